@@ -1,1 +1,1 @@
-
+"""The numbers of the three papers, one file a family."""

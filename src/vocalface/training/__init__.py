@@ -1,1 +1,1 @@
-
+"""What every training shares: checkpoints, exact resume, schedules, progress, reports."""
