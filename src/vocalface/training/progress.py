@@ -170,3 +170,28 @@ def clock_text(seconds: float | None) -> str:
 
 def _values(values: dict[str, float | str]) -> str:
     return " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items())
+
+
+class Reporter:
+    """Progress of a whole command: `start` opens a bar for a part of it and closes the one before."""
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self.bar: Progress | NullProgress = NullProgress()
+        self.label = ""
+
+    def start(self, total: int, label: str) -> Progress | NullProgress:
+        self.close()
+        self.label = label
+        self.bar = Progress(total, label) if self.enabled else NullProgress()
+        return self.bar
+
+    def count(self, done: int, total: int, label: str) -> None:
+        """The callback of rooms that know nothing of bars."""
+        if label != self.label:
+            self.start(total, label)
+        self.bar.update(done)
+
+    def close(self) -> None:
+        self.bar.close()
+        self.label = ""

@@ -1,0 +1,363 @@
+"""The command line: one function a verb. Only this file prints, exits or reads `sys.argv`.
+
+Heavy imports happen inside a verb, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from vocalface.errors import ConfigError, VocalfaceError
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(kw_only=True)
+class Common:
+    """What every verb takes."""
+
+    json: bool = False
+    """Print one JSON object as the last line of stdout."""
+    quiet: bool = False
+    """No progress on stderr."""
+    debug: bool = False
+    """Show the traceback of an error."""
+    seed: int = 0
+    """Everything random is drawn from it."""
+    device: Device = "auto"
+    """Where to compute."""
+
+
+Output = Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="PATH")]
+Positional = tyro.conf.Positional
+
+
+@dataclass(kw_only=True)
+class Observe(Common):
+    """See and hear a clip: face track, action units, head pose, masks, layers; and grade the footage."""
+
+    clip: Positional[Path]
+    output: Output = None
+    """Folder of the observations (default CLIP.obs)."""
+    size: int = 512
+    """Side of the square crop, px."""
+    au_table: Path | None = None
+    """An OpenFace table (au.csv) to take the action units from."""
+    face: str = "largest"
+    """Which face, when there are several: largest, or its number from the left."""
+
+
+@dataclass(kw_only=True)
+class Train(Common):
+    """Train a talking head on one person's clip (or on its observations)."""
+
+    clip: Positional[Path]
+    output: Output = None
+    """The head (default CLIP.vface)."""
+    preset: str = "fast"
+    """paper, fast, demo or tiny."""
+    size: int | None = None
+    """Training resolution, px (default: the preset's)."""
+    resume: bool = True
+    """Go on from an interrupted run."""
+    consent: str | None = None
+    """How the person agreed to this, in your words; stored in the head."""
+    set: tuple[str, ...] = ()
+    """Single fields of the configuration, e.g. --set fusion=concat face_steps=2000."""
+    au_table: Path | None = None
+    """An OpenFace table (au.csv) to take the action units from."""
+    face: str = "largest"
+    """Which face, when there are several."""
+
+
+@dataclass(kw_only=True)
+class Speak(Common):
+    """Make a head say speech: a video with sound."""
+
+    head: Positional[Path]
+    speech: Positional[Path]
+    output: Output = None
+    """The video (default SPEECH.mp4)."""
+    upper: Literal["reference", "blink", "still"] = "reference"
+    """Where brows and lids come from."""
+    pose: str = "reference"
+    """Head pose: reference, still, or a .npy file [T, 4, 4] of world-to-camera matrices."""
+    background: str = "plate"
+    """plate, alpha (.mov or .webm), or a colour."""
+    au: tuple[str, ...] = ()
+    """Edits of the predicted action units: "AU12=+1.5" adds, "AU26=0.8x" scales, "AU25=2" sets."""
+    paste_back: Path | None = None
+    """The uncropped source video to paste the result into."""
+    silence: Literal["close", "free"] = "close"
+    """In pauses: close the mouth, or leave it to the model."""
+    smooth: float = 0.5
+    """Strength of the lag-free smoothing, 0 to 1."""
+    mouth_gain: float = 1.0
+    """Opening of the mouth about its closed shape."""
+    start: int = 0
+    """First frame of the reference track."""
+
+
+@dataclass(kw_only=True)
+class Evaluate(Common):
+    """Measure videos, alone or against the true one."""
+
+    videos: Positional[tuple[Path, ...]] = ()
+    reference: Path | None = None
+    """The true video."""
+    output: Output = None
+    """A report.html (default: none)."""
+
+
+@dataclass(kw_only=True)
+class Fetch(Common):
+    """Download model files (checked by hash) into the user's cache."""
+
+    names: Positional[tuple[str, ...]] = ()
+
+
+@dataclass(kw_only=True)
+class Doctor(Common):
+    """Say what is here, what is missing, and the command that mends it."""
+
+
+@dataclass(kw_only=True)
+class Demo(Common):
+    """Everything on a synthetic presenter: footage, training, held-out speech, side-by-side video, report."""
+
+    output: Output = None
+    """Folder (default ./demo)."""
+    seconds: float = 40.0
+    """Length of the presenter's footage."""
+    preset: str = "demo"
+
+
+@dataclass(kw_only=True)
+class Present(Common):
+    """Make the presenter's footage and its exact observations."""
+
+    output: Output = None
+    """Folder (default ./presenter)."""
+    seconds: float = 30.0
+    size: int = 256
+    voice: str = "ada"
+
+
+# --------------------------------------------------------------------------------------------------------------- verbs
+def observe(a: Observe) -> dict:
+    from vocalface.observe import grade
+    from vocalface.observe import observe as run
+
+    obs = run(a.clip, a.output, size=a.size, au_table=a.au_table, face=a.face, progress=reporter(a).count)
+    folder = obs.folder
+    findings = grade.grade(obs)
+    report = grade.write_report(obs, findings, folder / "report.html")
+    for f in findings:
+        say(a, f"{f.status:5} {f.name}: {f.value}" + (f"  ({f.advice})" if f.advice and f.status != "pass" else ""))
+    return {
+        "observations": str(folder), "frames": len(obs), "report": str(report),
+        "grade": [vars(f) if not hasattr(f, "_asdict") else f._asdict() for f in findings], "result": str(folder),
+    }  # fmt: skip
+
+
+def train(a: Train) -> dict:
+    from vocalface.hmtalker.config import preset
+    from vocalface.hmtalker.head import Head
+    from vocalface.hmtalker.train import check_device
+    from vocalface.hmtalker.train import train as run
+
+    check_device(a.device)
+    config = preset(a.preset).replace(seed=a.seed, **overrides(a.set))
+    if a.size:
+        config = config.replace(size=a.size)
+    output = a.output or Path(f"{a.clip.name.split('.')[0]}.vface")
+    Head.check_writable(output)
+    progress = reporter(a)
+    obs = observations(a.clip, config.size, a, progress)
+    head = run(obs, output, config=config, device=a.device, resume=a.resume, consent=a.consent, progress=progress)
+    rows = head.metrics.get("rows", {})
+    for name, values in rows.items():
+        numbers = "  ".join(f"{k} {v:.2f}" for k, v in values.items() if isinstance(v, float))
+        say(a, f"{name:15} {numbers}")
+    return {
+        "head": str(output),
+        **head.metrics,
+        "report": str(output.with_suffix(".report.html")),
+        "result": str(output),
+    }
+
+
+def observations(source: Path, size: int, a: Train, progress):
+    """A folder of observations, a TalkingGaussian / ER-NeRF data folder, or a clip that is observed first."""
+    from vocalface.observe import observe as run
+    from vocalface.observe import store
+
+    if source.is_dir():
+        if (source / "transforms_train.json").exists():
+            from vocalface.observe import datasets
+
+            return datasets.load(source)
+        return store.load(source)
+    return run(source, None, size=max(size, 256), au_table=a.au_table, face=a.face, progress=progress.count)
+
+
+def speak(a: Speak) -> dict:
+    from vocalface.hmtalker.drive import Options
+    from vocalface.hmtalker.drive import speak as run
+
+    alpha = a.background == "alpha"
+    output = a.output or Path(a.speech.stem + (".mov" if alpha else ".mp4"))
+    options = Options(
+        upper=a.upper, pose=a.pose, background=a.background, au=a.au, close_in_silence=a.silence == "close",
+        smooth=a.smooth, mouth_gain=a.mouth_gain, start=a.start, seed=a.seed,
+    )  # fmt: skip
+    made = run(a.head, a.speech, output, options=options, paste_back=a.paste_back, progress=reporter(a))
+    return {
+        "video": str(made.video), "frames": made.frames, "seconds": round(made.seconds, 3), "fps": round(made.fps, 1),
+        "result": str(made.video),
+    }  # fmt: skip
+
+
+def evaluate(a: Evaluate) -> dict:
+    from vocalface.metrics.evaluate import evaluate as run
+    from vocalface.metrics.evaluate import write_report
+
+    if not a.videos:
+        raise ConfigError("no video is given", "vocalface evaluate", "vocalface evaluate VIDEO --reference TRUE_VIDEO")
+    results = [run(v, a.reference, progress=reporter(a).count) for v in a.videos]
+    for video, result in zip(a.videos, results):
+        say(a, str(video))
+        for row in result.rows:
+            value = "n/a" if row.value is None else f"{row.value:.4g}"
+            say(a, f"  {row.name:18} {value:>10}  {row.region:10} {row.protocol}")
+    out: dict = {"evaluations": [r.to_json() for r in results]}
+    if a.output:
+        out["result"] = str(write_report(results, a.output))
+    return out
+
+
+def fetch(a: Fetch) -> dict:
+    from vocalface import assets
+
+    paths = assets.fetch(list(a.names), progress=reporter(a).count)
+    return {"files": [str(p) for p in paths], "result": "\n".join(str(p) for p in paths)}
+
+
+def doctor(a: Doctor) -> dict:
+    from vocalface import doctor as room
+
+    findings = room.check()
+    for f in findings:
+        mark = {"ok": "ok", "missing": "MISSING", "weak": "weak"}[f.status]
+        say(a, f"{mark:8} {f.name}: {f.detail}" + (f"\n         mend: {f.mend}" if f.status != "ok" and f.mend else ""))
+    return {"findings": [vars(f) for f in findings]}
+
+
+def present(a: Present) -> dict:
+    from vocalface import presenter
+
+    folder = a.output or Path("presenter")
+    obs = presenter.make(folder, a.seconds, seed=a.seed, size=a.size, voice=a.voice, progress=reporter(a).count)
+    return {"observations": str(obs.folder), "clip": str(obs.clip), "frames": len(obs), "result": str(obs.clip)}
+
+
+def demo(a: Demo) -> dict:
+    from vocalface.demo import run
+
+    made = run(a.output or Path("demo"), seconds=a.seconds, preset=a.preset, seed=a.seed, progress=reporter(a))
+    for line in made.lines:
+        say(a, line)
+    return {**made.numbers, "result": str(made.video)}
+
+
+VERBS: dict[str, tuple[type, Callable]] = {
+    "observe": (Observe, observe), "train": (Train, train), "speak": (Speak, speak), "evaluate": (Evaluate, evaluate),
+    "present": (Present, present), "demo": (Demo, demo), "fetch": (Fetch, fetch), "doctor": (Doctor, doctor),
+}  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------------------------- helpers
+def say(a: Common, line: str) -> None:
+    """Human-readable output; with --json it goes to stderr, so that stdout's last line is the object."""
+    print(line, file=sys.stderr if a.json else sys.stdout)
+
+
+def reporter(a: Common):
+    from vocalface.training.progress import Reporter
+
+    return Reporter(enabled=not a.quiet)
+
+
+def overrides(pairs: tuple[str, ...]) -> dict:
+    """`("fusion=concat", "face_steps=2000")` -> values of the configuration's own types."""
+    import dataclasses
+
+    from vocalface.hmtalker.config import Config
+
+    defaults = {f.name: f.default for f in dataclasses.fields(Config)}
+    out: dict = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        if key not in defaults:
+            raise ConfigError(f"no option is called {key!r}", f"--set {pair}", "see hmtalker/config.py for the names")
+        kind = type(defaults[key])
+        try:
+            out[key] = value.lower() in ("1", "true", "yes") if kind is bool else kind(value)
+        except ValueError:
+            raise ConfigError(
+                f"{value!r} is no {kind.__name__}", f"--set {pair}", f"e.g. {key}={defaults[key]}"
+            ) from None
+    return out
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point. Exit code 0, 2 for what a user can mend, 130 when interrupted."""
+    # libgomp's threads spin after each operation and starve our own pool; this must be set before torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from vocalface import __version__
+
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] in (["--version"], ["-V"]):
+        print(f"vocalface {__version__}")
+        return
+    args = tyro.extras.subcommand_cli_from_dict(
+        {name: kind for name, (kind, _) in VERBS.items()}, prog="vocalface", args=argv,
+        description="Speech to talking-head video.", config=(tyro.conf.OmitArgPrefixes,),
+    )  # fmt: skip
+    run = next(f for kind, f in VERBS.values() if type(args) is kind)
+    try:
+        out = run(args)
+    except VocalfaceError as error:
+        fail(args, error)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        raise SystemExit(130) from None
+    except MemoryError:
+        fail(args, VocalfaceError("out of memory", "this machine", "use a smaller --size"))
+    result = out.pop("result", None)
+    if result:
+        say(args, result)
+    if args.json:
+        print(json.dumps(out, default=str))
+
+
+def fail(a: Common, error: VocalfaceError) -> None:
+    if a.debug:
+        traceback.print_exc()
+    print(f"vocalface: {error}", file=sys.stderr)
+    if a.json:
+        print(json.dumps({"error": error.what, "where": error.where, "fix": error.fix}))
+    raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""A trained head: one `.vface` file that speaks with its source deleted.
+
+The file is a safetensors file; its JSON header carries schema, configuration, metrics, consent and provenance, and a
+hash of the tensors so that an altered file is refused. NumPy only: speaking on a CPU needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vocalface import __version__, media
+from vocalface.errors import HeadError, OutputError
+from vocalface.hmtalker.config import Config
+from vocalface.types import Camera, CropBox, Observations
+
+if TYPE_CHECKING:
+    from vocalface.hmtalker.train import Trainer
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Head:
+    """Everything `speak` needs.
+
+    arrays: raw Gaussians (`face.means` …), networks (`face_net.…`, `mouth_net.…`), speech statistics
+    (`feature_mean`, `feature_std`), closed-mouth controls (`closed.c_f`, `closed.mouth`), and the reference track:
+    `track.pose` [T, 4, 4], `track.upper` [T, 7], `plate` [S, S, 3] uint8, `torso.rgb` and `torso.alpha` (bytes of
+    videos), `box` [4].
+    """
+
+    config: Config
+    arrays: dict[str, np.ndarray]
+    camera: Camera
+    crop: CropBox
+    feature_name: str
+    metrics: dict = field(default_factory=dict)
+    provenance: dict = field(default_factory=dict)
+    digest: str = ""
+
+    # ------------------------------------------------------------------------------------------------------- making
+    @staticmethod
+    def from_trainer(trainer: Trainer, obs: Observations, *, consent: str | None, seconds: float) -> Head:
+        """Collect a trained head; the torso layer is encoded from the observations."""
+        import torch
+
+        from vocalface.hmtalker.validate import closed_mouth
+
+        m, c = trainer.material, trainer.config
+        arrays: dict[str, np.ndarray] = {}
+        for name in ("face", "mouth"):
+            for key, value in getattr(trainer, name).state_dict().items():
+                arrays[f"{name}.{key}"] = value.numpy().astype(np.float32)
+            for key, value in getattr(trainer, f"{name}_net").state_dict().items():
+                arrays[f"{name}_net.{key}"] = value.numpy().astype(np.float32)
+        with torch.no_grad():
+            c_f, c_m = closed_mouth(trainer)
+        arrays["closed.c_f"], arrays["closed.mouth"] = c_f, c_m
+        arrays["feature_mean"], arrays["feature_std"] = trainer.feature_mean, trainer.feature_std
+        arrays["track.pose"] = trainer.poses.matrices()
+        arrays["track.upper"] = m.upper
+        arrays["box"] = np.array(m.box, np.int32)
+        arrays.update(encode_layers(obs, c.size))
+        provenance = {
+            "tool": "vocalface", "version": __version__, "method": "HM-Talker", "synthetic": True,
+            "consent": consent or "not recorded", "source_sha256": obs.clip_hash, "frames": m.frames,
+            "action_units": obs.info.get("action_units", "unknown"), "train_seconds": round(seconds, 1),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }  # fmt: skip
+        return Head(c, arrays, m.camera, obs.crop, m.feature_name, {}, provenance)
+
+    def with_metrics(self, metrics: dict) -> Head:
+        return replace(self, metrics=metrics)
+
+    @property
+    def frames(self) -> int:
+        """Length of the reference track."""
+        return len(self.arrays["track.pose"])
+
+    # --------------------------------------------------------------------------------------------------------- file
+    @staticmethod
+    def check_writable(path: Path) -> None:
+        """Raises OutputError early, before hours of training, when `path` cannot be written."""
+        if not path.parent.is_dir():
+            raise OutputError("the output folder does not exist", path.parent, f"mkdir -p {path.parent}")
+        if not os.access(path.parent, os.W_OK):
+            raise OutputError("the output folder is not writable", path.parent, "choose another with -o")
+
+    def save(self, path: Path | str) -> Path:
+        """Write atomically. Networks and canonical Gaussians as float16 where that loses nothing visible."""
+        from safetensors.numpy import save
+
+        path = Path(path)
+        self.check_writable(path)
+        arrays = {k: np.ascontiguousarray(v) for k, v in self.arrays.items()}
+        header = {
+            "schema": SCHEMA, "config": self.config.to_dict(), "metrics": self.metrics, "provenance": self.provenance,
+            "feature": {"name": self.feature_name, "dim": len(arrays["feature_mean"])},
+            "camera": [self.camera.fx, self.camera.fy, self.camera.cx, self.camera.cy, self.camera.width],
+            "crop": [self.crop.x, self.crop.y, self.crop.side], "sha256": digest(arrays),
+        }  # fmt: skip
+        data = save(arrays, {"vocalface": json.dumps(header)})
+        part = path.with_name(f".{path.name}.part")
+        try:
+            with open(part, "wb") as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(part, path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise OutputError(f"cannot write the head: {error.strerror}", path, "free some disk space") from error
+        return path
+
+    @staticmethod
+    def load(path: Path | str) -> Head:
+        """Read and check a head. Raises HeadError for a truncated, altered or newer file."""
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path)
+        if not path.is_file():
+            raise HeadError("no such head", path, "train one: vocalface train CLIP -o NAME.vface")
+        try:
+            with safe_open(path, framework="numpy") as f:
+                meta = f.metadata() or {}
+                arrays = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, ValueError) as error:
+            raise HeadError("not a whole .vface file (truncated or damaged)", path, "copy or train it again") from error
+        try:
+            header = json.loads(meta["vocalface"])
+            schema = int(header["schema"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise HeadError("a safetensors file, but not a head", path, "give a file that `train` wrote") from error
+        if schema > SCHEMA:
+            raise HeadError(
+                f"the head has schema {schema}, this version reads up to {SCHEMA}", path, "pip install -U vocalface"
+            )
+        if header["sha256"] != digest(arrays):
+            raise HeadError("the head was altered after training (its hash differs)", path, "copy or train it again")
+        fx, fy, cx, cy, size = header["camera"]
+        return Head(
+            Config.from_dict(header["config"]), arrays, Camera(fx, fy, cx, cy, int(size), int(size)),
+            CropBox(*header["crop"]), header["feature"]["name"], header["metrics"], header["provenance"],
+            header["sha256"],
+        )  # fmt: skip
+
+
+def digest(arrays: dict[str, np.ndarray]) -> str:
+    """sha256 over names, shapes, types and bytes."""
+    h = hashlib.sha256()
+    for key in sorted(arrays):
+        a = np.ascontiguousarray(arrays[key])
+        h.update(f"{key}{a.shape}{a.dtype}".encode())
+        h.update(a.data)
+    return h.hexdigest()
+
+
+# -------------------------------------------------------------------------------------------------------------- layers
+GOP = 16  # frames between key frames: playing the track backwards decodes one group at a time
+
+
+def encode_layers(obs: Observations, size: int) -> dict[str, np.ndarray]:
+    """The plate, and the torso layer as two small videos (colour, alpha) at `size` px."""
+    from vocalface.observe import store
+
+    whole = CropBox(0, 0, obs.size)
+
+    def fit(a: np.ndarray) -> np.ndarray:
+        return a if a.shape[0] == size else media.crop(a, whole, size)
+
+    with tempfile.TemporaryDirectory() as tmp:
+        rgb_path, alpha_path = Path(tmp) / "torso.mp4", Path(tmp) / "alpha.mp4"
+        with (
+            media.VideoWriter(rgb_path, size, size, crf=20, preset="medium", gop=GOP) as rgb,
+            media.VideoWriter(alpha_path, size, size, crf=20, preset="medium", gop=GOP) as alpha,
+        ):
+            for frame in store.frames(obs):
+                torso = fit(frame.torso)
+                # Colour bleeds over the plate outside the torso, so that the codec wastes nothing on an edge.
+                weight = torso[..., 3:].astype(np.uint16)
+                mixed = (torso[..., :3] * weight + fit(frame.behind) * (255 - weight) + 127) // 255
+                rgb.write(mixed.astype(np.uint8))
+                alpha.write(np.repeat(torso[..., 3:], 3, axis=-1))
+        return {
+            "plate": fit(obs.plate),
+            "torso.rgb": np.frombuffer(rgb_path.read_bytes(), np.uint8),
+            "torso.alpha": np.frombuffer(alpha_path.read_bytes(), np.uint8),
+        }
+
+
+class Layers:
+    """The torso layer of a head, read forwards or backwards one group of pictures at a time."""
+
+    def __init__(self, head: Head) -> None:
+        self._tmp = tempfile.TemporaryDirectory()
+        self.plate = head.arrays["plate"]
+        self.frames = head.frames
+        self._paths = {}
+        for name in ("rgb", "alpha"):
+            path = Path(self._tmp.name) / f"{name}.mp4"
+            path.write_bytes(head.arrays[f"torso.{name}"].tobytes())
+            self._paths[name] = path
+        self._group = -1
+        self._cache: dict[str, list[np.ndarray]] = {}
+        self._clips = {k: media.open_clip(p) for k, p in self._paths.items()}
+
+    def _load(self, group: int) -> None:
+        if group != self._group:
+            start, stop = group * GOP, min((group + 1) * GOP, self.frames)
+            self._cache = {k: list(c.at(25).iterate(start, stop)) for k, c in self._clips.items()}
+            self._group = group
+
+    def behind(self, i: int) -> np.ndarray:
+        """Torso over the plate, [S, S, 3] uint8."""
+        self._load(i // GOP)
+        return self._cache["rgb"][i % GOP]
+
+    def torso_alpha(self, i: int) -> np.ndarray:
+        self._load(i // GOP)
+        return self._cache["alpha"][i % GOP][..., 0]

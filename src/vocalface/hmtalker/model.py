@@ -1,0 +1,361 @@
+"""HM-Talker's networks, top to bottom: tri-plane encoder, speech, CMDM, HMMM, deformation, and the two fields.
+
+One file holds the method. Sizes follow the HM-Talker paper (eqs. 5-10) and, where it defers, TalkingGaussian's
+published description; `PAPER.md` maps every equation to a function here.
+
+Axes: N Gaussians, L speech frames in the window (8), D features a speech frame.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vocalface.hmtalker.config import Config
+from vocalface.types import Gaussians
+
+IMPLICIT, UPPER, AUS = 32, 7, 10  # widths of c_i / c_e / c_f, of c_u, and of the lower action units
+PATHS = ("audio", "masked", "vanilla")
+
+
+# ------------------------------------------------------------------------------------------------ tri-plane encoder
+class TriPlaneEncoder(nn.Module):
+    """H(mu) in R^36: three planes (xy, yz, xz) of 12 bilinear levels with one feature each.
+
+    The published grid has a hash of 2^17 entries a level, but its largest level is 65^2, so no level ever hashes: it
+    is twelve small dense grids, and plain bilinear sampling is exact.
+
+    Args:
+        base, desired: resolution of the coarsest and of the finest level.
+        bound: half side of the cube in metres; outside it H = 0.
+    """
+
+    def __init__(self, base: float, desired: float, bound: float = 0.15, levels: int = 12) -> None:
+        super().__init__()
+        self.bound = bound
+        growth = math.log2(desired / base) / (levels - 1)
+        self.scales, self.sides, self.offsets = [], [], [0]
+        for level in range(levels):
+            size = base * 2 ** (level * growth)
+            side = math.ceil(size - 1e-9) + 1
+            self.scales.append(size - 1)
+            self.sides.append(side)
+            self.offsets.append(self.offsets[-1] + -(-(side * side) // 8) * 8)  # tables are padded to 8 entries
+        self.table = nn.Parameter(torch.empty(3, self.offsets[-1]).uniform_(-1e-4, 1e-4))
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, 3] metres -> [N, 36]
+        unit = (x + self.bound) / (2 * self.bound)
+        inside = ((unit >= 0) & (unit <= 1)).all(-1, keepdim=True)
+        planes = torch.stack([unit[:, [0, 1]], unit[:, [1, 2]], unit[:, [0, 2]]])  # [3, N, 2]
+        features = []
+        for scale, side, offset in zip(self.scales, self.sides, self.offsets):
+            grid = self.table[:, offset : offset + side * side].view(3, 1, side, side)
+            where = (planes * scale + 0.5) * (2 / (side - 1)) - 1  # node k sits at k
+            sampled = F.grid_sample(grid, where[:, None], align_corners=True, padding_mode="border")
+            features.append(sampled[:, 0, 0])  # [3, N]
+        h = torch.stack(features, dim=1).flatten(0, 1).T  # [N, 36], plane by plane
+        return h * inside
+
+
+# ------------------------------------------------------------------------------------------------------------ speech
+def audio_net(dim: int) -> nn.Sequential:
+    """AudioNet for vector features: one frame [D] -> [32] (168,352 parameters at D = 512)."""
+    return nn.Sequential(
+        nn.Linear(dim, 256), nn.LeakyReLU(0.02), nn.Linear(256, 128), nn.LeakyReLU(0.02), nn.Linear(128, IMPLICIT)
+    )
+
+
+class AudioAttNet(nn.Module):
+    """Self-attention over the window: [L, 32] -> [32], a convex combination of the rows (2,149 parameters)."""
+
+    def __init__(self, window: int = 8) -> None:
+        super().__init__()
+        widths = [IMPLICIT, 16, 8, 4, 2, 1]
+        layers: list[nn.Module] = []
+        for a, b in itertools.pairwise(widths):
+            layers += [nn.Conv1d(a, b, 3, padding=1), nn.LeakyReLU(0.02)]
+        self.conv = nn.Sequential(*layers)
+        self.linear = nn.Linear(window, window)
+
+    def forward(self, x: Tensor) -> Tensor:  # [..., L, 32] -> [..., 32]
+        flat = x.reshape(-1, *x.shape[-2:])
+        weights = self.linear(self.conv(flat.mT)[:, 0]).softmax(-1)  # [B, L]
+        return torch.einsum("bl,blc->bc", weights, flat).reshape(*x.shape[:-2], IMPLICIT)
+
+
+class SpeechEncoder(nn.Module):
+    """Window of speech features -> implicit motion c_i."""
+
+    def __init__(self, dim: int, window: int = 8) -> None:
+        super().__init__()
+        self.net = audio_net(dim)
+        self.attention = AudioAttNet(window)
+
+    def forward(self, window: Tensor) -> Tensor:  # [..., L, D] -> [..., 32]
+        return self.attention(self.net(window))
+
+
+# -------------------------------------------------------------------------------------------------------------- CMDM
+class ExplicitEncoder(nn.Module):
+    """c_ev = concat(MLP(A_l), A_l) in R^32 (eq. 5): learned channels first, the raw action units kept in the last.
+
+    Features wider than 22 (3DMM, blendshapes) cannot be kept whole; they enter by MLP plus a linear skip.
+    """
+
+    def __init__(self, dim: int = AUS) -> None:
+        super().__init__()
+        self.dim = dim
+        self.keep = dim <= 22
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, 32), nn.ReLU(), nn.Linear(32, IMPLICIT - dim if self.keep else IMPLICIT)
+        )
+        self.skip = None if self.keep else nn.Linear(dim, IMPLICIT, bias=False)
+
+    def forward(self, a: Tensor) -> Tensor:  # [..., dim] -> [..., 32]
+        if self.keep:
+            return torch.cat([self.mlp(a).relu(), a], dim=-1)
+        return (self.mlp(a) + self.skip(a)).relu()
+
+
+class A2AM(nn.Module):
+    """Audio-to-AU mapping (eq. 6): c_ea = relu(W2 relu(W1 c_i + b1) + b2). Its last channels are predicted AUs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(IMPLICIT, 32), nn.ReLU(), nn.Linear(32, IMPLICIT), nn.ReLU())
+        nn.init.constant_(self.layers[2].bias, 0.05)  # no channel starts dead
+
+    def forward(self, c_i: Tensor) -> Tensor:
+        return self.layers(c_i)
+
+
+class ExpNetMapper(nn.Module):
+    """Table 4's other mapper: straight from the speech window to the explicit feature, past c_i."""
+
+    def __init__(self, dim: int, window: int, explicit_dim: int) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            nn.Conv1d(dim, 64, 3, padding=1), nn.ReLU(), nn.Conv1d(64, 64, 3, padding=1), nn.ReLU(), nn.Flatten()
+        )
+        self.head = nn.Linear(64 * window + explicit_dim, IMPLICIT)
+        self.register_buffer("reference", torch.zeros(explicit_dim))  # the person's mean explicit feature
+
+    def forward(self, window: Tensor) -> Tensor:  # [..., L, D] -> [..., 32]
+        flat = window.reshape(-1, *window.shape[-2:])
+        h = torch.cat([self.trunk(flat.mT), self.reference.expand(len(flat), -1)], dim=-1)
+        return self.head(h).relu().reshape(*window.shape[:-2], IMPLICIT)
+
+
+def alignment_loss(c_ea: Tensor, c_ev: Tensor, detach: bool = False) -> Tensor:
+    """L_align = mean |c_ea - c_ev|; both sides learn unless `detach`."""
+    return (c_ea - (c_ev.detach() if detach else c_ev)).abs().mean()
+
+
+# -------------------------------------------------------------------------------------------------------------- HMMM
+def draw_path(config: Config, generator: torch.Generator, step: int = 0) -> str:
+    """Which feature pair this step trains: audio (c_i, c_ea), masked (m c_i, c_ev) or vanilla (c_i, c_ev)."""
+    u = torch.rand((), generator=generator).item()
+    if config.pairing == "alternate":
+        if step % 2 == 0:
+            return "audio"
+        return "masked" if u < config.path_masked / max(config.path_masked + config.path_vanilla, 1e-9) else "vanilla"
+    if u < config.path_audio:
+        return "audio"
+    return "masked" if u < config.path_audio + config.path_masked else "vanilla"
+
+
+def draw_mask(config: Config, generator: torch.Generator) -> Tensor:
+    """Binary mask [32] with a fraction r ~ U(low, high) of zeros; never all zero; not rescaled."""
+    r = config.mask_low + (config.mask_high - config.mask_low) * torch.rand((), generator=generator)
+    while True:
+        mask = (torch.rand(IMPLICIT, generator=generator) >= r).float()
+        if mask.any():
+            return mask
+
+
+class Fusion(nn.Module):
+    """Gate of eq. 7: c_f = alpha c_e + (1 - alpha) c_i, alpha = sigmoid(MLP([c_i, c_e])); or one of its ablations."""
+
+    def __init__(self, mode: str = "gate", fixed_alpha: float = 0.5) -> None:
+        super().__init__()
+        self.mode, self.fixed_alpha = mode, fixed_alpha
+        if mode in ("gate", "concat"):
+            self.mlp = nn.Sequential(nn.Linear(2 * IMPLICIT, 32), nn.ReLU(), nn.Linear(32, IMPLICIT))
+            nn.init.zeros_(self.mlp[2].bias)  # alpha starts near one half
+
+    def forward(self, c_i: Tensor, c_e: Tensor) -> tuple[Tensor, Tensor]:  # -> c_f, alpha, both [..., 32]
+        if self.mode == "concat":
+            return self.mlp(torch.cat([c_i, c_e], -1)), torch.full_like(c_i, float("nan"))
+        if self.mode == "gate":
+            alpha = self.mlp(torch.cat([c_i, c_e], -1)).sigmoid()
+        else:
+            alpha = torch.full_like(c_i, {"fixed": self.fixed_alpha, "implicit": 0.0, "explicit": 1.0}[self.mode])
+        return alpha * c_e + (1 - alpha) * c_i, alpha
+
+
+# ------------------------------------------------------------------------------------------------------- deformation
+@dataclass
+class Delta:
+    """What the field adds to the raw (pre-activation) Gaussians; colour and opacity never change."""
+
+    means: Tensor  # [N, 3] metres
+    quats: Tensor | None = None  # [N, 4]
+    scales: Tensor | None = None  # [N, 3], before the softplus
+
+
+@dataclass
+class Motion:
+    """The control vectors of one frame, kept for losses, reports and tests."""
+
+    c_f: Tensor  # [32] lower face
+    c_u: Tensor  # [7] upper face
+    c_i: Tensor  # [32] implicit, from speech
+    c_ea: Tensor  # [32] explicit, predicted from speech
+    c_ev: Tensor | None  # [32] explicit, seen
+    alpha: Tensor  # [32] gate
+
+
+class FaceField(nn.Module):
+    """The face's motion field: CMDM, HMMM, region attention (eq. 8) and the deformation head (eq. 9)."""
+
+    def __init__(self, config: Config, feature_dim: int, explicit_dim: int = AUS) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = TriPlaneEncoder(16, 256 * config.bound, config.bound)
+        self.speech = SpeechEncoder(feature_dim, config.window)
+        self.explicit = ExplicitEncoder(explicit_dim)
+        if config.mapper == "expnet":
+            self.mapper: nn.Module = ExpNetMapper(feature_dim, config.window, explicit_dim)
+        else:
+            self.mapper = A2AM()
+        self.fusion = Fusion(config.fusion, config.fixed_alpha)
+        self.attend_lower = nn.Sequential(nn.Linear(36, 32, bias=False), nn.ReLU(), nn.Linear(32, IMPLICIT, bias=False))
+        self.attend_upper = nn.Sequential(
+            nn.Linear(36, 16, bias=False), nn.ReLU(), nn.Linear(16, UPPER, bias=False), nn.ReLU()
+        )
+        if config.deformation == "linear":
+            self.mix = nn.Linear(IMPLICIT + UPPER, config.linear_rank, bias=False)
+            self.head = nn.Linear(36, 10 * config.linear_rank, bias=False)
+        else:
+            self.head = nn.Sequential(
+                nn.Linear(36 + UPPER + IMPLICIT, 64, bias=False), nn.ReLU(),
+                nn.Linear(64, 64, bias=False), nn.ReLU(), nn.Linear(64, 10, bias=False),
+            )  # fmt: skip
+
+    def motion(
+        self, window: Tensor, upper: Tensor, explicit: Tensor | None = None, path: str = "audio",
+        mask: Tensor | None = None,
+    ) -> Motion:  # fmt: skip
+        """Control vectors of one frame (or a batch of frames in the leading axes).
+
+        Args:
+            window: [..., L, D] speech features; upper: [..., 7] AUs; explicit: [..., dim] lower AUs seen in the frame,
+            needed by the paths "masked" and "vanilla"; mask: [32] for "masked".
+        """
+        c_i = self.speech(window)
+        c_ea = self.mapper(window if self.config.mapper == "expnet" else c_i)
+        c_ev = None if explicit is None else self.explicit(explicit)
+        if path == "audio":
+            implicit, c_e = c_i, c_ea
+        else:
+            implicit, c_e = (c_i * mask if path == "masked" else c_i), c_ev
+        c_f, alpha = self.fusion(implicit, c_e)
+        return Motion(c_f, upper, c_i, c_ea, c_ev, alpha)
+
+    def regions(self, means: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What depends on position only: H [N, 36], lower attention [N, 32], upper attention [N, 7]."""
+        h = self.encoder(means)
+        return h, self.attend_lower(h), self.attend_upper(h)
+
+    def deform(self, regions: tuple[Tensor, Tensor, Tensor], c_f: Tensor, c_u: Tensor) -> Delta:
+        h, lower, upper = regions
+        if self.config.deformation == "linear":
+            k = self.mix(torch.cat([c_u, c_f]))  # [K]
+            out = torch.einsum("nck,k->nc", self.head(h).view(len(h), 10, -1), k)
+        else:
+            out = self.head(torch.cat([h, c_u * upper, c_f * lower], dim=-1))
+        return Delta(1e-2 * out[:, :3], out[:, 3:7], out[:, 7:10])
+
+
+class MouthField(nn.Module):
+    """The mouth interior's motion field: mostly vertical displacement, from speech alone (TalkingGaussian's branch).
+
+    `explicit` in the condition is an extension (PAPER.md): the fused lower-face vector moves the teeth with the lips.
+    """
+
+    def __init__(self, config: Config, feature_dim: int) -> None:
+        super().__init__()
+        self.encoder = TriPlaneEncoder(64, 384 * config.bound, config.bound)
+        self.speech = SpeechEncoder(feature_dim, config.window)
+        self.head = nn.Sequential(
+            nn.Linear(36 + IMPLICIT, 32, bias=False), nn.ReLU(), nn.Linear(32, 32, bias=False), nn.ReLU(),
+            nn.Linear(32, 3, bias=False),
+        )  # fmt: skip
+        self.register_buffer("gain", torch.tensor([0.2, 1.0, 0.2]) * 1e-2, persistent=False)
+
+    def deform(self, h: Tensor, c: Tensor) -> Delta:  # h [N, 36], c [32]
+        return Delta(self.head(torch.cat([h, c.expand(len(h), -1)], dim=-1)) * self.gain)
+
+
+# --------------------------------------------------------------------------------------------------------- Gaussians
+SH_C0 = 0.28209479177387814
+
+
+def sh_basis(directions: Tensor, degree: int) -> Tensor:
+    """Real spherical harmonics up to `degree` <= 2: [N, 3] unit vectors -> [N, (degree + 1)^2]."""
+    x, y, z = directions.unbind(-1)
+    basis = [torch.full_like(x, SH_C0)]
+    if degree >= 1:
+        basis += [-0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
+    if degree >= 2:
+        basis += [
+            1.0925484305920792 * x * y, -1.0925484305920792 * y * z, 0.31539156525252005 * (2 * z * z - x * x - y * y),
+            -1.0925484305920792 * x * z, 0.5462742152960396 * (x * x - y * y),
+        ]  # fmt: skip
+    return torch.stack(basis, dim=-1)
+
+
+class GaussianField(nn.Module):
+    """Canonical Gaussians in raw form: opacity before the sigmoid, scale before the softplus."""
+
+    def __init__(self, means: Tensor, colors: Tensor, spacing: Tensor, sh_degree: int, opacity: float = 0.1) -> None:
+        """means [N, 3] metres, colors [N, 3] RGB, spacing [N] metres (initial isotropic scale)."""
+        super().__init__()
+        n = len(means)
+        self.sh_degree = sh_degree
+        self.means = nn.Parameter(means.clone())
+        self.quats = nn.Parameter(torch.tensor([1.0, 0, 0, 0]).repeat(n, 1))
+        self.scales = nn.Parameter(torch.log(torch.expm1(spacing.clamp_min(1e-5)))[:, None].repeat(1, 3))
+        self.opacities = nn.Parameter(torch.full((n,), math.log(opacity / (1 - opacity))))
+        self.sh0 = nn.Parameter(((colors - 0.5) / SH_C0)[:, None])  # [N, 1, 3]
+        self.shn = nn.Parameter(torch.zeros(n, (sh_degree + 1) ** 2 - 1, 3))
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    def colors(self, eye: Tensor | None, degree: int) -> Tensor:
+        """RGB [N, 3] seen from `eye` [3] (world); max(0, SH + 0.5). Directions use canonical means."""
+        if degree == 0 or eye is None:
+            return (self.sh0[:, 0] * SH_C0 + 0.5).clamp_min(0)
+        k = (degree + 1) ** 2
+        basis = sh_basis(F.normalize(self.means.detach() - eye, dim=-1), degree)  # [N, k]
+        sh = torch.cat([self.sh0, self.shn[:, : k - 1]], dim=1)
+        return (torch.einsum("nk,nkc->nc", basis, sh) + 0.5).clamp_min(0)
+
+    def gaussians(self, delta: Delta | None = None, eye: Tensor | None = None, degree: int = 0) -> Gaussians:
+        means, quats, scales = self.means, self.quats, self.scales
+        if delta is not None:
+            means = means + delta.means
+            quats = quats if delta.quats is None else quats + delta.quats
+            scales = scales if delta.scales is None else scales + delta.scales
+        return Gaussians(means, quats, F.softplus(scales), self.opacities.sigmoid(), self.colors(eye, degree))
+
+
+def composite(face: Tensor, face_alpha: Tensor, mouth: Tensor, mouth_alpha: Tensor, behind: Tensor) -> Tensor:
+    """Eq. 10 with its misprint mended: I = F + (1 - A_f) (M + (1 - A_m) B); F and M premultiplied, [H, W, 3]."""
+    return face + (1 - face_alpha)[..., None] * (mouth + (1 - mouth_alpha)[..., None] * behind)

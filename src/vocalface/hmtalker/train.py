@@ -1,0 +1,660 @@
+"""Training of HM-Talker: speech alignment, face stage, mouth stage, fuse stage, pose refinement of the held-out tail.
+
+Stages follow the paper (section 3.4); what the presets change is said in `PAPER.md`. Everything random is drawn from
+(seed, step), so that a killed run resumes to the same result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vocalface.errors import ConfigError, DeviceError
+from vocalface.hmtalker import validate
+from vocalface.hmtalker.config import Config, preset
+from vocalface.hmtalker.data import Frame, Material, prepare
+from vocalface.hmtalker.densify import densify_and_prune
+from vocalface.hmtalker.head import Head
+from vocalface.hmtalker.model import (
+    FaceField,
+    MouthField,
+    alignment_loss,
+    composite,
+    draw_mask,
+    draw_path,
+)
+from vocalface.hmtalker.scene import Poses, draw, initial_fields
+from vocalface.nn.gradient import gradient_loss
+from vocalface.nn.ssim import l1_dssim
+from vocalface.training import checkpoint
+from vocalface.training.loop import Loop, SkipStep, finite_gradients
+from vocalface.training.progress import Reporter
+from vocalface.training.schedule import log_linear, motion_factor
+from vocalface.types import FACE, HAIR, MOUTH, Observations
+
+STEPS = {"speech": "speech_step", "face": "face_step", "mouth": "mouth_step", "fuse": "fuse_step", "poses": "pose_step"}
+STAGES = tuple(STEPS)
+
+
+@dataclass
+class View:
+    """A frame as tensors, cut to a box of the image."""
+
+    index: int
+    image: Tensor  # [h, w, 3]
+    behind: Tensor  # [h, w, 3]
+    alpha: Tensor  # [h, w]
+    mouth: Tensor  # [h, w] bool
+    face: Tensor  # [h, w] bool
+    hair: Tensor  # [h, w] bool
+    box: tuple[int, int, int, int]  # of the image, px
+    lips: tuple[slice, slice]  # lips_rect within the box
+
+
+def view_of(frame: Frame, material: Material, i: int, lips_only: bool = False) -> View:
+    x0, y0, x1, y1 = material.lips[i]
+    bx, by = material.box[:2]
+    if lips_only:
+        pad = 4
+        h, w = frame.labels.shape
+        x0, y0, x1, y1 = max(x0 - pad, 0), max(y0 - pad, 0), min(x1 + pad, w), min(y1 + pad, h)
+        cut, box = np.s_[y0:y1, x0:x1], (bx + x0, by + y0, bx + x1, by + y1)
+        lips = np.s_[:, :]
+    else:
+        cut, box, lips = np.s_[:, :], material.box, np.s_[y0:y1, x0:x1]
+
+    def tensor(a: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(a[cut])).float().div_(255)
+
+    labels = torch.from_numpy(np.ascontiguousarray(frame.labels[cut]))
+    return View(
+        i, tensor(frame.image), tensor(frame.behind), tensor(frame.alpha),
+        labels == MOUTH, labels == FACE, labels == HAIR, box, lips,
+    )  # fmt: skip
+
+
+class Trainer:
+    """The state of a training run and its step functions."""
+
+    def __init__(self, material: Material, config: Config) -> None:
+        self.material, self.config = material, config
+        torch.manual_seed(config.seed)
+        rng = np.random.default_rng(config.seed)
+        dim = material.features.shape[1]
+        self.feature_mean = material.features[: material.train].mean(0)
+        self.feature_std = material.features[: material.train].std(0) + 1e-3
+        normal = (material.features - self.feature_mean) / self.feature_std
+        self.features = torch.from_numpy(normal.clip(-6, 6).astype(np.float32))
+        self.explicit = torch.from_numpy(material.explicit)
+        self.upper = torch.from_numpy(material.upper)
+        self.face_net = FaceField(config, dim, material.explicit.shape[1])
+        self.mouth_net = MouthField(config, dim)
+        if config.mapper == "expnet":
+            self.face_net.mapper.reference.copy_(self.explicit[: material.train].mean(0))
+        self.face, self.mouth = initial_fields(material, config, rng)
+        self.poses = Poses(material.poses, material.camera)
+        self.pose_moments = torch.zeros(material.frames, 13)  # Adam's m [6], v [6] and count of each frame
+        self.extent = camera_extent(material.poses[: material.train])
+        self.trainable = np.flatnonzero(material.valid[: material.train])
+        self.stage, self.step = STAGES[0], 0  # step within the stage
+        self.smooth = 0.0  # running mean of the loss, for the curves
+        self.curves: list[list[float]] = []  # stage, step, loss, face Gaussians
+        self._easy = incremental_lists(material, self.trainable)
+        self._optimisers: dict[str, torch.optim.Optimizer] = {}
+        self._grad2d: dict[str, tuple[Tensor, Tensor]] = {}
+
+    # ------------------------------------------------------------------------------------------------- bookkeeping
+    def lengths(self) -> dict[str, int]:
+        c = self.config
+        held = self.material.frames - self.material.train if c.pose_refine_steps else 0
+        return {
+            "speech": c.speech_steps, "face": c.face_steps, "mouth": c.mouth_steps, "fuse": c.fuse_steps, "poses": held,
+        }  # fmt: skip
+
+    def state(self) -> dict:
+        return {
+            "stage": self.stage,
+            "step": self.step,
+            "smooth": self.smooth,
+            "face_net": self.face_net.state_dict(),
+            "mouth_net": self.mouth_net.state_dict(),
+            "face": self.face.state_dict(),
+            "mouth": self.mouth.state_dict(),
+            "poses": self.poses.delta.detach(),
+            "pose_moments": self.pose_moments,
+            "optimisers": {k: o.state_dict() for k, o in self._optimisers.items()},
+            "grad2d": {k: list(v) for k, v in self._grad2d.items()},
+            "curves": np.array(self.curves, np.float64).reshape(-1, 4),
+        }
+
+    def restore(self, state: dict) -> None:
+        self.stage, self.step, self.smooth = state["stage"], int(state["step"]), float(state["smooth"])
+        for name in ("face", "mouth"):
+            field = getattr(self, name)
+            for key, value in state[name].items():
+                getattr(field, key).data = torch.as_tensor(value).clone()
+        self.face_net.load_state_dict(state["face_net"])
+        self.mouth_net.load_state_dict(state["mouth_net"])
+        self.poses.delta.data.copy_(torch.as_tensor(state["poses"]))
+        self.pose_moments = torch.as_tensor(state["pose_moments"]).clone()
+        self.curves = np.asarray(state["curves"]).tolist()
+        self._optimisers = {}
+        for name, saved in state["optimisers"].items():
+            self.optimiser(name).load_state_dict(saved)
+        self._grad2d = {
+            k: (torch.as_tensor(v[0]).clone(), torch.as_tensor(v[1]).clone()) for k, v in state["grad2d"].items()
+        }
+
+    def generator(self) -> torch.Generator:
+        """Randomness of this step alone: a pure function of seed, stage and step."""
+        return torch.Generator().manual_seed(
+            (self.config.seed * 7 + STAGES.index(self.stage)) * 100_000_007 + self.step
+        )
+
+    def optimiser(self, name: str) -> torch.optim.Optimizer:
+        """The optimisers of a stage, made on first use: `gaussians.face`, `motion.mouth`, …"""
+        if name in self._optimisers:
+            return self._optimisers[name]
+        c = self.config
+        kind, which = name.split(".")[:2]
+        if kind == "gaussians":
+            field = getattr(self, which)
+            groups = [
+                {"params": [field.means], "lr": c.lr_means * self.extent, "name": "means"},
+                {"params": [field.sh0], "lr": c.lr_color, "name": "sh0"},
+                {"params": [field.shn], "lr": c.lr_color / 20, "name": "shn"},
+                {"params": [field.opacities], "lr": c.lr_opacity, "name": "opacities"},
+                {"params": [field.scales], "lr": c.lr_scale, "name": "scales"},
+                {"params": [field.quats], "lr": c.lr_rotation, "name": "quats"},
+            ]
+            groups = [g for g in groups if g["params"][0].numel()]
+            made: torch.optim.Optimizer = torch.optim.Adam(groups, eps=1e-15, fused=True)
+        else:
+            net = self.face_net if which == "face" else self.mouth_net
+            grids, attention, speech, rest = [], [], [], []
+            for key, p in net.named_parameters():
+                if key.startswith("encoder."):
+                    grids.append(p)
+                elif key.startswith("speech.attention"):
+                    attention.append(p)
+                elif key.startswith(("speech.", "mapper.")):
+                    speech.append(p)
+                else:
+                    rest.append(p)
+            groups = [
+                {"params": grids, "lr": c.lr_grid, "weight_decay": 0.0},
+                {"params": attention, "lr": c.lr_attention if not c.speech_steps else c.lr_net, "weight_decay": 1e-4},
+                {"params": speech, "lr": c.lr_net, "weight_decay": c.net_decay},
+                {"params": rest, "lr": c.lr_net, "weight_decay": 0.0},
+            ]
+            made = torch.optim.AdamW(groups, betas=(0.9, 0.99), eps=1e-8)
+        for group in made.param_groups:
+            group["initial_lr"] = group["lr"]
+        self._optimisers[name] = made
+        return made
+
+    def schedule(self, name: str, done: float) -> None:
+        """Set the learning rates for `done` in [0, 1] of the stage."""
+        for group in self.optimiser(name).param_groups:
+            start = group["initial_lr"]
+            if name.startswith("gaussians"):
+                if group.get("name") == "means":
+                    group["lr"] = log_linear(done, start, start * 0.01, 0.9)
+                elif self.config.preset != "paper":
+                    group["lr"] = start * (1.0 - 0.9 * max(done - 0.5, 0.0) * 2 * 0.9)
+            elif self.config.preset == "paper":
+                group["lr"] = start * motion_factor(int(done * 50_000))
+            else:
+                group["lr"] = start * (0.5 * (1 + np.cos(np.pi * done)) * 0.97 + 0.03)
+
+    def pick(self, gen: torch.Generator, extra: np.ndarray | None = None) -> int:
+        """A training frame: without replacement within an epoch; from `extra` when it is given and not empty."""
+        if extra is not None and len(extra):
+            return int(extra[int(torch.randint(len(extra), (), generator=gen))])
+        rows = self.trainable
+        epoch, at = divmod(self.step, len(rows))
+        order = np.random.default_rng([self.config.seed, STAGES.index(self.stage), epoch]).permutation(len(rows))
+        return int(rows[order[at]])
+
+    # ------------------------------------------------------------------------------------------------------ inputs
+    def windows(self, rows: np.ndarray) -> Tensor:
+        """Normalised speech windows [..., L, D] of frames `rows`."""
+        length = self.config.window
+        at = np.asarray(rows)[..., None] + np.arange(-(length // 2), length - length // 2)
+        return self.features[np.clip(at, 0, len(self.features) - 1)]
+
+    def motion(self, i: int, path: str, gen: torch.Generator | None = None, mask: Tensor | None = None):
+        window = self.windows(np.array(i))
+        if gen is not None and self.config.feature_noise:
+            window = window + self.config.feature_noise * torch.randn(window.shape, generator=gen)
+        out = self.face_net.motion(window, self.upper[i], self.explicit[i], path, mask)
+        return out, window
+
+    # ------------------------------------------------------------------------------------------------------- steps
+    def advance(self, done: int) -> dict[str, float | str]:
+        """Take step number `done` of the whole run."""
+        stage, step = self.locate(done)
+        if stage == "fuse" and self.stage != "fuse":
+            self._optimisers = {}  # joint training starts its moments afresh
+        self.stage, self.step = stage, step
+        loss = getattr(self, STEPS[stage])()
+        self.smooth = loss if step == 0 else 0.98 * self.smooth + 0.02 * loss
+        if step % 20 == 19:
+            self.curves.append([STAGES.index(stage), step + 1, self.smooth, len(self.face)])
+        return {"stage": stage, "loss": self.smooth}
+
+    def locate(self, done: int) -> tuple[str, int]:
+        """Stage and step within it of the run's step `done`."""
+        for stage, length in self.lengths().items():
+            if done < length:
+                return stage, done
+            done -= length
+        raise IndexError("past the last step")
+
+    def speech_step(self) -> float:
+        """CMDM before any pixel: predict the explicit feature from speech, over many frames at once."""
+        gen, c = self.generator(), self.config
+        length, batch = 64, 6
+        limit = max(self.material.train - length, 1)
+        starts = torch.randint(limit, (batch,), generator=gen).numpy()
+        rows = np.clip(starts[:, None] + np.arange(length), 0, self.material.train - 1)
+        window = self.windows(rows)
+        window = window + c.feature_noise * torch.randn(window.shape, generator=gen)
+        motion = self.face_net.motion(window, self.upper[rows], self.explicit[rows], "audio")
+        loss = alignment_loss(motion.c_ea, motion.c_ev, c.align_detach)
+        if self.face_net.explicit.keep:
+            seen = self.explicit[rows]
+            said = motion.c_ea[..., -seen.shape[-1] :]
+            spread = self.explicit[: self.material.train].std(0) + 0.05
+            a, b = (seen - seen.mean((0, 1))) / spread, (said - said.mean((0, 1))) / spread
+            r = (a * b).mean((0, 1)) / ((a * a).mean((0, 1)) * (b * b).mean((0, 1)) + 1e-6).sqrt()
+            loss = loss + ((said - seen) / spread).square().mean() + 0.5 * (1 - r).mean()
+        self._update(loss, ["motion.face"])
+        return float(loss)
+
+    def face_step(self) -> float:
+        c, gen = self.config, self.generator()
+        done = self.step / max(c.face_steps, 1)
+        warm = self.step < c.warmup_steps
+        easy = None
+        if self.step % 15 == 0 and done < 0.8:
+            easy = self._easy.opening(done) if warm else self._easy.blink(done)
+        i = self.pick(gen, easy)
+        view = view_of(self.material.read(i), self.material, i)
+        drop_hair = not warm and self.step % 7 != 0 and done < 0.92 and c.attention_weight > 0 and c.preset == "paper"
+        delta = motion = None
+        if not warm:
+            path = draw_path(c, gen, self.step)
+            mask = draw_mask(c, gen) if path == "masked" else None
+            motion, _ = self.motion(i, path, gen, mask)
+            regions = self.face_net.regions(self.face.means)
+            c_f = motion.c_f
+            if c.condition_noise:
+                c_f = c_f + c.condition_noise * torch.randn(c_f.shape, generator=gen) * c_f.detach().abs().mean()
+            delta = self.face_net.deform(regions, c_f, motion.c_u)
+        pose = self.poses.at(i)
+        degree = min(c.sh_degree, self.step // 1000)
+        gaussians = self.face.gaussians(delta, self._eye(pose), degree)
+        grad2d = self._screen("face", len(self.face)) if c.densify_until else None
+        image, alpha = draw(gaussians, pose, self.material.camera, view.box, screen_gradient=grad2d)
+        shown = image + (1 - alpha)[..., None] * view.behind
+        ignore = view.mouth | view.hair if drop_hair else view.mouth
+        shown = torch.where(ignore[..., None], view.image, shown)
+        loss = self._pixels(shown, view, done)
+        target = view.alpha * ~view.mouth
+        known = ~view.hair if drop_hair else torch.ones_like(view.mouth)
+        loss = loss + c.mask_weight * ((alpha - target).abs() * known).mean()
+        # the hole of the mouth is a thousandth of the box: weigh it by itself, or the face grows over the teeth
+        if view.mouth.any():
+            loss = loss + c.mask_weight * 0.1 * alpha[view.mouth].mean()
+        if motion is not None:
+            loss = loss + c.align_weight * alignment_loss(motion.c_ea, motion.c_ev, c.align_detach)
+            loss = loss + c.motion_l1 * sum(d.abs().mean() for d in (delta.means, delta.quats, delta.scales))
+            if c.attention_weight and self.step % (1 if c.preset == "paper" else 8) == 0:
+                loss = loss + self._attention(regions, gaussians, pose, view)
+        names = ["gaussians.face"] if warm else ["gaussians.face", "motion.face"]
+        self._update(loss, names, done, frame=i)
+        if c.densify_until and c.densify_from < self.step <= c.densify_until and self.step % c.densify_every == 0:
+            self._densify("face", c.densify_gradient)
+        return float(loss)
+
+    def mouth_step(self) -> float:
+        c, gen = self.config, self.generator()
+        done = self.step / max(c.mouth_steps, 1)
+        warm = self.step < c.warmup_steps
+        open_frames = self._easy.open_frames
+        easy = open_frames if warm or self.step % 7 == 0 else self._easy.visible
+        i = self.pick(gen, easy)
+        view = view_of(self.material.read(i), self.material, i, lips_only=True)
+        window = self.windows(np.array(i))
+        if c.feature_noise:
+            window = window + c.feature_noise * torch.randn(window.shape, generator=gen)
+        delta = None
+        if not warm:
+            delta = self.mouth_net.deform(self.mouth_net.encoder(self.mouth.means), self.mouth_net.speech(window))
+        pose = self.poses.at(i)
+        pose = (pose[0].detach(), pose[1].detach())
+        grad2d = self._screen("mouth", len(self.mouth)) if c.densify_until else None
+        gaussians = self.mouth.gaussians(delta, self._eye(pose), min(c.sh_degree, self.step // 1000))
+        image, alpha = draw(gaussians, pose, self.material.camera, view.box, screen_gradient=grad2d)
+        shown = torch.where(view.mouth[..., None], image, view.image)  # outside the mouth anything goes: lips cover it
+        loss = l1_dssim(shown, view.image, c.ssim_weight)
+        if view.mouth.any():
+            loss = loss + c.mask_weight * 10 * (1 - alpha[view.mouth]).mean()
+        self._update(loss, ["gaussians.mouth"] if warm else ["gaussians.mouth", "motion.mouth"], done)
+        if c.densify_until and c.densify_from < self.step <= c.densify_until and self.step % c.densify_every == 0:
+            self._densify("mouth", c.densify_gradient_mouth)
+        return float(loss)
+
+    def fuse_step(self) -> float:
+        c, gen = self.config, self.generator()
+        done = self.step / max(c.fuse_steps, 1)
+        i = self.pick(gen)
+        view = view_of(self.material.read(i), self.material, i)
+        path = draw_path(c, gen, self.step) if c.fuse_motion else "audio"
+        mask = draw_mask(c, gen) if path == "masked" else None
+        with torch.set_grad_enabled(c.fuse_motion):
+            motion, window = self.motion(i, path, gen, mask)
+            c_f = motion.c_f
+            if c.condition_noise and c.fuse_motion:
+                c_f = c_f + c.condition_noise * torch.randn(c_f.shape, generator=gen) * c_f.detach().abs().mean()
+            delta = self.face_net.deform(self.face_net.regions(self.face.means), c_f, motion.c_u)
+            mouth_delta = self.mouth_net.deform(self.mouth_net.encoder(self.mouth.means), self.mouth_net.speech(window))
+        pose = self.poses.at(i)
+        eye = self._eye(pose)
+        image, alpha = draw(self.face.gaussians(delta, eye, c.sh_degree), pose, self.material.camera, view.box)
+        mouth_gaussians = self.mouth.gaussians(mouth_delta, eye, c.sh_degree)
+        lips_box = self._lips_box(i)
+        mouth, mouth_alpha = draw(mouth_gaussians, pose, self.material.camera, lips_box)
+        mouth, mouth_alpha = pad_to(view.box, lips_box, mouth, mouth_alpha)
+        shown = composite(image, alpha, mouth, mouth_alpha, view.behind)
+        loss = self._pixels(shown, view, done)
+        if c.fuse_motion:
+            loss = loss + c.mask_weight * (alpha - view.alpha)[~view.mouth].abs().mean()
+            loss = loss + c.align_weight * alignment_loss(motion.c_ea, motion.c_ev, c.align_detach)
+            if view.mouth.any():
+                loss = loss + c.mask_weight * 0.1 * alpha[view.mouth].mean()
+            names = ["gaussians.face.fuse", "gaussians.mouth.fuse", "motion.face.fuse", "motion.mouth.fuse"]
+        else:
+            names = ["gaussians.face.fuse", "gaussians.mouth.fuse"]
+        self._update(loss, names, done, frame=i if c.fuse_motion else None, frozen=not c.fuse_motion)
+        return float(loss)
+
+    def pose_step(self) -> float:
+        """Refine one held-out frame's pose through the rasteriser, on pixels above the mouth only."""
+        i = self.material.train + self.step
+        return self.refine_pose(i, self.config.pose_refine_steps)
+
+    def refine_pose(self, i: int, steps: int) -> float:
+        if not self.material.valid[i]:
+            return 0.0
+        view = view_of(self.material.read(i), self.material, i)
+        nose = self.material.landmarks[i, 2, 1] - self.material.box[1]  # below the nose's tip speech moves pixels
+        rows = torch.arange(view.image.shape[0])[:, None] < nose
+        keep = (rows & ~view.mouth)[..., None]
+        with torch.no_grad():
+            motion, _ = self.motion(i, "audio")
+            delta = self.face_net.deform(self.face_net.regions(self.face.means), motion.c_f, motion.c_u)
+            gaussians = self.face.gaussians(delta, self._eye(self.poses.at(i)), self.config.sh_degree)
+        # Start where the last frame ended: the tracker's depth error drifts slowly.
+        if i > 0 and not self.poses.delta[i].any():
+            self.poses.delta.data[i] = self.poses.delta.data[i - 1]
+        loss = torch.zeros(())
+        for k in range(steps):
+            self.poses.delta.grad = None
+            image, alpha = draw(gaussians, self.poses.at(i), self.material.camera, view.box)
+            shown = image + (1 - alpha)[..., None] * view.behind
+            loss = ((shown - view.image).abs() * keep).mean()
+            loss = loss + self.config.pose_prior * self._pose_prior(i)
+            loss.backward()
+            self._pose_update(i, scale=4.0 * (1 - k / steps) + 0.2)
+        return float(loss)
+
+    # ------------------------------------------------------------------------------------------------------- parts
+    def _pixels(self, shown: Tensor, view: View, done: float) -> Tensor:
+        c = self.config
+        loss = l1_dssim(shown, view.image, c.ssim_weight)
+        if c.lips_weight > 1:
+            lips = view.lips
+            share = shown[lips].numel() / shown.numel()
+            if share > 0:
+                loss = loss + (c.lips_weight - 1) * share * l1_dssim(shown[lips], view.image[lips], c.ssim_weight)
+        if c.lpips_tail and done > 1 - c.lpips_tail / max(c.face_steps, 1):
+            loss = loss + c.lpips_weight * gradient_loss(shown, view.image)
+        return loss
+
+    def _attention(self, regions, gaussians, pose, view: View) -> Tensor:
+        """Keep the expression's attention off the lips, and both off the hair (splatted with fixed geometry)."""
+        _, lower, upper = regions
+        colors = torch.stack([lower.norm(dim=-1), upper.norm(dim=-1)], dim=-1)
+        fixed = type(gaussians)(
+            gaussians.means.detach(), gaussians.quats.detach(), gaussians.scales.detach(),
+            gaussians.opacities.detach(), colors,
+        )  # fmt: skip
+        pose = (pose[0].detach(), pose[1].detach())
+        maps, _ = draw(fixed, pose, self.material.camera, view.box)
+        loss = maps[..., 1][view.lips].mean() if maps[..., 1][view.lips].numel() else maps.sum() * 0
+        if view.hair.any():
+            loss = loss + maps[..., 0][view.hair].mean() + maps[..., 1][view.hair].mean()
+        return self.config.attention_weight * loss
+
+    def _lips_box(self, i: int) -> tuple[int, int, int, int]:
+        """Where mouth Gaussians may show: lips_rect, padded, inside the head's box; image px."""
+        bx0, by0, bx1, by1 = self.material.box
+        x0, y0, x1, y1 = self.material.lips[i]
+        pad = 4
+        return max(bx0, bx0 + x0 - pad), max(by0, by0 + y0 - pad), min(bx1, bx0 + x1 + pad), min(by1, by0 + y1 + pad)
+
+    def _eye(self, pose: tuple[Tensor, Tensor]) -> Tensor:
+        r, t = pose
+        return -(r.T @ t).detach()
+
+    def _screen(self, name: str, n: int) -> Tensor:
+        total, _ = self._grad2d.setdefault(name, (torch.zeros(n, 2), torch.zeros(n)))
+        self._grad2d[name][1].add_(1)
+        return total
+
+    def _densify(self, name: str, threshold: float) -> None:
+        field = getattr(self, name)
+        total, count = self._grad2d.pop(name)
+        c = self.config
+        if len(field) < c.max_gaussians:
+            least = 0.05 + 0.25 * self.step / max(c.densify_until, 1)
+            half = self.material.camera.width / 2  # the published threshold is in normalised device units
+            densify_and_prune(
+                field, self.optimiser(f"gaussians.{name}"), total.norm(dim=-1) * half / count.clamp_min(1), threshold,
+                min_opacity=min(least, 0.3), extent=self.extent, percent_dense=c.percent_dense,
+                generator=self.generator(), limit=c.max_gaussians,
+            )  # fmt: skip
+
+    def _pose_prior(self, i: int) -> Tensor:
+        delta = self.poses.delta[i]
+        return (delta[:3] / 0.02).square().sum() + (delta[3:5] / 0.004).square().sum() + (delta[5] / 0.012).square()
+
+    def _pose_update(self, i: int, scale: float = 1.0) -> None:
+        """Adam on one frame's six numbers; depth takes the larger step."""
+        grad = self.poses.delta.grad[i] if self.poses.delta.grad is not None else None
+        if grad is None or not torch.isfinite(grad).all():
+            return
+        row = self.pose_moments[i]
+        row[:6] = 0.9 * row[:6] + 0.1 * grad
+        row[6:12] = 0.99 * row[6:12] + 0.01 * grad**2
+        row[12] += 1
+        step = (row[:6] / (1 - 0.9 ** row[12])) / ((row[6:12] / (1 - 0.99 ** row[12])).sqrt() + 1e-12)
+        rate = self.config.lr_pose * scale
+        self.poses.delta.data[i] -= rate * torch.tensor([4.0, 4.0, 4.0, 1.0, 1.0, 4.0]) * step
+
+    def _update(
+        self, loss: Tensor, names: list[str], done: float = 0.0, frame: int | None = None, frozen: bool = False
+    ) -> None:
+        """Backward and one step of the named optimisers; a non-finite gradient skips the step."""
+        optimisers = [self.optimiser(n) for n in names]
+        for optimiser in optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        self.poses.delta.grad = None
+        refine = self.config.lr_pose > 0 and frame is not None
+        if refine:
+            loss = loss + self.config.pose_prior * 1e-2 * self._pose_prior(frame)
+        loss.backward()
+        if not finite_gradients(p for o in optimisers for g in o.param_groups for p in g["params"]):
+            raise SkipStep("gradients are not finite")
+        for name, optimiser in zip(names, optimisers):
+            self.schedule(name, done)
+            if name.startswith("motion"):
+                params = [p for g in optimiser.param_groups for p in g["params"]]
+                torch.nn.utils.clip_grad_norm_(params, 1.0)
+            if frozen:  # the paper's fuse stage: colour of both fields and opacity of the face
+                for group in optimiser.param_groups:
+                    learns = group["name"] in ("sh0", "shn") or (group["name"] == "opacities" and "face" in name)
+                    group["lr"] = (1e-3 if group["name"] == "opacities" else group["lr"]) if learns else 0.0
+                    if not learns:
+                        for p in group["params"]:
+                            p.grad = None
+            elif name.endswith(".fuse"):
+                for group in optimiser.param_groups:
+                    group["lr"] *= 0.5
+            optimiser.step()
+        if refine:
+            self._pose_update(frame)
+
+
+# ----------------------------------------------------------------------------------------------------- frame selection
+@dataclass
+class Incremental:
+    """Frame lists for the incremental schedule, computed once: a request always gets frames (the nearest if none)."""
+
+    rows: np.ndarray
+    gap: np.ndarray
+    au45: np.ndarray
+    open_frames: np.ndarray
+    visible: np.ndarray
+
+    def _near(self, values: np.ndarray, low: float, high: float) -> np.ndarray:
+        inside = self.rows[(values >= low) & (values <= high)]
+        if len(inside):
+            return inside
+        return self.rows[[int(np.abs(values - (low + high) / 2).argmin())]]
+
+    def opening(self, done: float) -> np.ndarray:
+        """Frames whose mouth opening lies in a window that slides from small to large."""
+        low, high = float(self.gap.min()), float(self.gap.max())
+        low = low + 0.2 * (high - low)
+        centre = low + (high - low) * done
+        half = 0.2 * (high - low)
+        return self._near(self.gap, centre - half, centre + half)
+
+    def blink(self, done: float) -> np.ndarray:
+        return self._near(self.au45 / 2, done - 0.15, done + 0.3)
+
+
+def incremental_lists(material: Material, rows: np.ndarray) -> Incremental:
+    gap = material.gap[rows]
+    order = np.argsort(-gap)
+    return Incremental(
+        rows,
+        gap,
+        material.upper[rows, 6],
+        rows[order[: max(1, len(rows) // 20)]],
+        rows[order[: max(1, len(rows) // 2)]],
+    )
+
+
+def camera_extent(poses: np.ndarray) -> float:
+    """1.1 x the largest distance of a camera from their mean, at least 0.1 m (a still head would stop learning)."""
+    centres = -np.einsum("tji,tj->ti", poses[:, :3, :3], poses[:, :3, 3])
+    return max(0.1, 1.1 * float(np.linalg.norm(centres - centres.mean(0), axis=1).max()))
+
+
+def pad_to(box: tuple, inner: tuple, image: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """Place a drawing of box `inner` into the larger `box`, empty elsewhere."""
+    left, top, right, bottom = inner[0] - box[0], inner[1] - box[1], box[2] - inner[2], box[3] - inner[3]
+    return F.pad(image, (0, 0, left, right, top, bottom)), F.pad(alpha, (left, right, top, bottom))
+
+
+# ----------------------------------------------------------------------------------------------------------------- run
+def run(trainer: Trainer, folder: Path, progress=None, start: int = 0, stop: int | None = None) -> None:
+    """Every step from `start` to `stop` (default: all); checkpoints go to `folder`."""
+
+    def save(done: int) -> None:
+        checkpoint.save(folder, done, trainer.state(), {"config": trainer.config.to_dict()})
+
+    total = sum(trainer.lengths().values())
+    Loop(
+        total if stop is None else stop, trainer.advance, save_fn=save, progress=progress,
+        checkpoint_every_seconds=trainer.config.checkpoint_seconds,
+    ).run(start)  # fmt: skip
+
+
+def train(
+    obs: Observations,
+    output: Path | str,
+    *,
+    config: Config | str = "fast",
+    device: str = "auto",
+    resume: bool = True,
+    consent: str | None = None,
+    work: Path | str | None = None,
+    keep_work: bool = False,
+    progress=None,
+    overrides: dict | None = None,
+) -> Head:
+    """Train a head on `obs` and write it to `output` (a `.vface` file).
+
+    Args:
+        config: a preset's name or a Config; `overrides` change single fields of it.
+        device: auto, cpu or cuda. Raises DeviceError for cuda on a machine without one.
+        resume: go on from the checkpoint of an interrupted run of the same footage and configuration.
+        consent: how the person agreed, in the user's words; stored in the head.
+        work: folder for the frame file and checkpoints (default: beside the output); removed at the end.
+
+    Raises:
+        ConfigError, MediaError, ObservationsError, OutputError: see their three lines.
+    """
+    output = Path(output)
+    config = preset(config) if isinstance(config, str) else config
+    if overrides:
+        config = config.replace(**overrides)
+    check_device(device)
+    if output.suffix != ".vface":
+        raise ConfigError("a head is a .vface file", output, f"use -o {output.with_suffix('.vface').name}")
+    Head.check_writable(output)
+    work = Path(work) if work else output.with_name(f".{output.stem}.work")
+    progress = progress or Reporter(enabled=False)
+    began = time.monotonic()
+    material = prepare(obs, config, work, progress=progress.count)
+    trainer = Trainer(material, config)
+    key = hashlib.sha256(repr((obs.clip_hash, config, material.frames)).encode()).hexdigest()[:16]
+    states = work / f"run-{key}"
+    found = checkpoint.latest(states) if resume else None
+    if found:
+        trainer.restore(found[1])
+    else:
+        shutil.rmtree(states, ignore_errors=True)
+    run(trainer, states, progress.start(sum(trainer.lengths().values()), "training"), found[0] if found else 0)
+    head = Head.from_trainer(trainer, obs, consent=consent, seconds=time.monotonic() - began)
+    result = validate.validate(trainer, obs, head, progress)
+    head = head.with_metrics(result.metrics)
+    head.save(output)
+    validate.write_report(result, head, output.with_suffix(".report.html"))
+    progress.close()
+    if not keep_work:
+        shutil.rmtree(work, ignore_errors=True)
+    return head
+
+
+def check_device(device: str) -> None:
+    """Raises DeviceError when `device` is cuda and there is none."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(
+            "no CUDA device is visible to PyTorch", "--device cuda", "use --device cpu, or run `vocalface doctor`"
+        )
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"unknown device {device!r}", "--device", "use auto, cpu or cuda")
