@@ -57,7 +57,7 @@ class _Block(nn.Module):
 class ArticulationNet(nn.Module):
     """Normalised mel columns [B, 80, T] -> hidden [B, H, T'], motions [B, 10, T'], phone logits [B, P, T']."""
 
-    def __init__(self, config: ArticulationConfig = ArticulationConfig()) -> None:  # noqa: B008
+    def __init__(self, config: ArticulationConfig = ArticulationConfig()) -> None:
         super().__init__()
         self.stem = nn.Conv1d(BANDS, config.hidden, 5)
         self.blocks = nn.ModuleList(_Block(config.hidden, d, config.dropout) for d in config.dilations)
@@ -88,7 +88,7 @@ def train(
     *,
     hours: float = 1.5,
     seed: int = 0,
-    config: ArticulationConfig = ArticulationConfig(),  # noqa: B008
+    config: ArticulationConfig = ArticulationConfig(),
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict:
     """Generates speech, trains the network on it and writes its weights.
@@ -249,9 +249,12 @@ def _save(out: Path, network: ArticulationNet, scale, corpus: _Corpus, config, f
         "prior_mean": corpus.prior_mean,
     }
     meta = {"schema": SCHEMA, **asdict(config), "seed": seed, "figures": figures}
+    half = {name: np.ascontiguousarray(value, np.float16) for name, value in tensors.items()}
     part = out.with_name(f".{out.name}.part")
     try:
-        save_file({k: np.ascontiguousarray(v, np.float16) for k, v in tensors.items()}, part, {"config": json.dumps(meta)})
+        save_file(
+            {k: np.ascontiguousarray(v, np.float16) for k, v in tensors.items()}, part, {"config": json.dumps(meta)}
+        )
         part.replace(out)
     except OSError as error:
         part.unlink(missing_ok=True)

@@ -57,20 +57,20 @@ def l1_dssim(x: Tensor, y: Tensor, dssim: float = 0.2, weight: Tensor | None = N
 
 
 def _blur(image: Tensor) -> Tensor:
-    """Gaussian window over [..., H, W, C], zeros beyond the border."""
+    """Gaussian window over [..., H, W, C], zeros beyond the border.
+
+    Two depthwise convolutions in channels-last order, which is the order images have here: down the columns with
+    W * C channels, then along the rows with C. On a CPU this is several times faster than planes are.
+    """
     *_, height, width, channels = image.shape
-    planes = image.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
-    return _blur_planes(planes.reshape(-1, height, width)).view(-1, channels, height, width).permute(
-        0, 2, 3, 1
-    ).reshape(image.shape)  # fmt: skip
-
-
-def _blur_planes(planes: Tensor) -> Tensor:
-    """Gaussian window over [N, H, W]: N as channels of one image, because depthwise convolution is the fast path."""
-    n, window = len(planes), gaussian_window(planes.dtype, planes.device)
-    half = WINDOW // 2
-    down = F.conv2d(planes[None], window.view(1, 1, -1, 1).expand(n, 1, -1, 1), padding=(half, 0), groups=n)
-    return F.conv2d(down, window.view(1, 1, 1, -1).expand(n, 1, 1, -1), padding=(0, half), groups=n)[0]
+    window, half = gaussian_window(image.dtype, image.device), WINDOW // 2
+    columns = image.reshape(-1, height, 1, width * channels).permute(0, 3, 1, 2)
+    kernel = window.view(1, 1, -1, 1).expand(width * channels, 1, -1, 1)
+    down = F.conv2d(columns, kernel, padding=(half, 0), groups=width * channels)
+    rows = down.permute(0, 2, 3, 1).reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+    kernel = window.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
+    across = F.conv2d(rows, kernel, padding=(0, half), groups=channels)
+    return across.permute(0, 2, 3, 1).reshape(image.shape)
 
 
 class _Fast(torch.autograd.Function):
@@ -78,49 +78,42 @@ class _Fast(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, y: Tensor, weight: Tensor | None, a: float, b: float) -> Tensor:
-        shape, (height, width, channels) = x.shape, x.shape[-3:]
+        x, y = x.detach(), y.detach()
+        if weight is None:
+            share = torch.tensor(1 / x.numel(), dtype=x.dtype, device=x.device)
+        else:
+            weight = weight.detach().to(x.dtype).expand(x.shape)
+            share = weight / weight.sum().clamp_min(1e-12)
 
-        def planes(image: Tensor) -> Tensor:  # [..., H, W, C] -> [N, H, W]
-            return image.reshape(-1, height, width, channels).permute(0, 3, 1, 2).reshape(-1, height, width)
-
-        x, y = planes(x.detach()), planes(y.detach())
-        if weight is not None:
-            weight = planes(weight.detach().expand(shape).to(x.dtype))
-        share = 1 / x.numel() if weight is None else weight / weight.sum().clamp_min(1e-12)
-        n = len(x)
-        moments = torch.empty((4 * n, height, width), dtype=x.dtype, device=x.device)
-        moments[:n], moments[n : 2 * n] = x, y
-        torch.mul(x, x, out=moments[2 * n : 3 * n]).addcmul_(y, y)
-        torch.mul(x, y, out=moments[3 * n :])
-        mean_x, mean_y, squares, product = _blur_planes(moments).split(n)
-
+        moments = torch.empty((4, *x.shape), dtype=x.dtype, device=x.device)
+        moments[0], moments[1] = x, y
+        torch.mul(x, x, out=moments[2]).addcmul_(y, y)  # only the sum of the two variances is needed
+        torch.mul(x, y, out=moments[3])
+        mean_x, mean_y, squares, product = _blur(moments)
         means, both = mean_x * mean_y, (mean_x * mean_x).addcmul_(mean_y, mean_y)
-        a1, a2 = 2 * means + C1, 2 * (product - means) + C2
-        b1, b2 = both + C1, squares - both + C2
-        inverse = 1 / (b1 * b2)
-        similarity = a1 * a2 * inverse
+        a1, a2 = 2 * means + C1, product.sub_(means).mul_(2).add_(C2)
+        b1, b2 = both + C1, squares.sub_(both).add_(C2)
+        inverse = (b1 * b2).reciprocal_()
+        similarity = (a1 * a2).mul_(inverse)
         error = x - y
-        value = a * _mean(error.abs(), share) + b * _mean(similarity, share)
+        value = a * (error.abs() * share).sum() + b * (similarity * share).sum()
 
         if ctx.needs_input_grad[0]:
-            # d similarity / d (mean of x, mean of x x, mean of x y); the window is symmetric: its adjoint is itself
-            slopes = torch.empty((3 * n, height, width), dtype=x.dtype, device=x.device)
-            d_mean, d_square, d_product = slopes.split(n)
+            # Slopes of the similarity in the means of x, x x and x y. The window is symmetric, its own adjoint.
+            slopes = torch.empty((3, *x.shape), dtype=x.dtype, device=x.device)
+            d_mean, d_square, d_product = slopes
             torch.mul(a1, inverse, out=d_product).mul_(2)
             torch.div(similarity, b2, out=d_square).neg_()
             torch.sub(a2, a1, out=d_mean).mul_(mean_y).mul_(inverse)
-            d_mean.addcmul_(mean_x, d_square + similarity / b1, value=-1).mul_(2)
-            if isinstance(share, Tensor):
-                slopes.view(3, n, height, width).mul_(share)
-            from_mean, from_square, from_product = _blur_planes(slopes).split(n)
+            d_mean.addcmul_(mean_x, similarity.div_(b1).add_(d_square), value=-1).mul_(2)
+            if weight is not None:
+                slopes.mul_(share)
+            from_mean, from_square, from_product = _blur(slopes)
             gradient = from_square.mul_(x).mul_(2).add_(from_mean).addcmul_(y, from_product)
-            gradient.mul_(b if isinstance(share, Tensor) else b * share)
+            gradient.mul_(b if weight is not None else b / x.numel())
             if a:
-                sign = error.sign_()
-                gradient.add_(sign * share, alpha=a) if isinstance(share, Tensor) else gradient.add_(
-                    sign, alpha=a * share
-                )
-            ctx.save_for_backward(gradient.view(-1, channels, height, width).permute(0, 2, 3, 1).reshape(shape))
+                gradient.addcmul_(error.sign_(), share, value=a)
+            ctx.save_for_backward(gradient)
         return value
 
     @staticmethod
@@ -128,7 +121,3 @@ class _Fast(torch.autograd.Function):
     def backward(ctx, upstream: Tensor):
         (gradient,) = ctx.saved_tensors
         return upstream * gradient, None, None, None, None
-
-
-def _mean(values: Tensor, share: Tensor | float) -> Tensor:
-    return (values * share).sum() if isinstance(share, Tensor) else values.mean()
