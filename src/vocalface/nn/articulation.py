@@ -252,9 +252,8 @@ def _save(out: Path, network: ArticulationNet, scale, corpus: _Corpus, config, f
     half = {name: np.ascontiguousarray(value, np.float16) for name, value in tensors.items()}
     part = out.with_name(f".{out.name}.part")
     try:
-        save_file(
-            {k: np.ascontiguousarray(v, np.float16) for k, v in tensors.items()}, part, {"config": json.dumps(meta)}
-        )
+        save_file(half, part, {"config": json.dumps(meta)})
+        part.chmod(0o644)
         part.replace(out)
     except OSError as error:
         part.unlink(missing_ok=True)
