@@ -19,7 +19,8 @@ def test_ramp():
 
 def test_sees_blur():
     edge = (torch.arange(32.0)[:, None, None].expand(32, 32, 1) > 15).float()
-    wide, wider = (torch.nn.functional.avg_pool2d(edge[None, ..., 0], k, 1, k // 2, count_include_pad=False)[0, ..., None]
+    pool = torch.nn.functional.avg_pool2d
+    wide, wider = (pool(edge[None, ..., 0], k, 1, k // 2, count_include_pad=False)[0, ..., None]
                    for k in (3, 9))  # fmt: skip
     assert 0 < gradient_l1(edge, wide) < gradient_l1(edge, wider)
 
