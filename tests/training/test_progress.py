@@ -3,7 +3,7 @@ import io
 import pytest
 
 from vocalface.training import progress
-from vocalface.training.progress import NullProgress, Pace, Progress
+from vocalface.training.progress import NullProgress, Pace, Progress, Reporter
 
 
 class Clock:
@@ -68,14 +68,19 @@ def test_bars_on_a_terminal():
     assert "outer" in stream.getvalue() and "10/10" in stream.getvalue() and "inner" in stream.getvalue()
 
 
-def test_callback_and_track():
+def test_reporter_and_track():
     stream = io.StringIO()
-    tell = progress.callback(stream=stream)
+    reporter = Reporter(stream=stream)
+    tell = reporter.count
     assert list(progress.track("abc", 3, "letters", tell)) == ["a", "b", "c"]
     tell(2, 2, "words")
+    tell(1, 2, "unfinished")
+    with reporter.start(7, "stage") as bar:
+        bar.update(7)
     assert [line.split("  ")[:2] for line in stream.getvalue().splitlines()] == [
         ["letters", "3/3 (100 %)"],
         ["words", "2/2 (100 %)"],
+        ["stage", "7/7 (100 %)"],
     ]
     assert list(progress.track("ab", 2, "silent", None)) == ["a", "b"]
 

@@ -134,21 +134,30 @@ class NullProgress:
         pass
 
 
-def callback(enabled: bool = True, stream: Any = None) -> Callback:
-    """A function (done, total, label) that shows one bar after another: a new one whenever the label changes."""
-    bar: Progress | NullProgress = NullProgress()
+class Reporter:
+    """Progress of a whole command, one bar after another."""
 
-    def tell(done: int, total: int, label: str = "") -> None:
-        nonlocal bar
-        if (label, total) != (bar.label, bar.total):
-            bar.close()
-            bar = Progress(total, label, enabled=enabled, stream=stream)
-        bar.update(done)
+    def __init__(self, *, enabled: bool = True, stream: Any = None) -> None:
+        self.enabled, self.stream = enabled, stream
+        self.bar: Progress | NullProgress = NullProgress()
+
+    def start(self, total: int, label: str = "") -> Progress:
+        """Opens the bar of a part of the command and closes the one before."""
+        self.close()
+        self.bar = Progress(total, label, enabled=self.enabled, stream=self.stream)
+        return self.bar
+
+    def count(self, done: int, total: int, label: str = "") -> None:
+        """The callback for rooms that know nothing of bars: a new bar whenever the label or the total changes."""
+        if (label, total) != (self.bar.label, self.bar.total):
+            self.start(total, label)
+        self.bar.update(done)
         if done >= total:
-            bar.close()
-            bar = NullProgress()
+            self.close()
 
-    return tell
+    def close(self) -> None:
+        self.bar.close()
+        self.bar = NullProgress()
 
 
 def track(items: Iterable, total: int, label: str, progress: Callback | None) -> Iterator:
@@ -170,28 +179,3 @@ def clock_text(seconds: float | None) -> str:
 
 def _values(values: dict[str, float | str]) -> str:
     return " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items())
-
-
-class Reporter:
-    """Progress of a whole command: `start` opens a bar for a part of it and closes the one before."""
-
-    def __init__(self, *, enabled: bool = True) -> None:
-        self.enabled = enabled
-        self.bar: Progress | NullProgress = NullProgress()
-        self.label = ""
-
-    def start(self, total: int, label: str) -> Progress | NullProgress:
-        self.close()
-        self.label = label
-        self.bar = Progress(total, label) if self.enabled else NullProgress()
-        return self.bar
-
-    def count(self, done: int, total: int, label: str) -> None:
-        """The callback of rooms that know nothing of bars."""
-        if label != self.label:
-            self.start(total, label)
-        self.bar.update(done)
-
-    def close(self) -> None:
-        self.bar.close()
-        self.label = ""
