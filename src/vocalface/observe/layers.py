@@ -1,0 +1,343 @@
+"""From the frames of a clip to its layers: labels, matted head, torso in-painted under the head, background plate.
+
+What a layer is for (HM-Talker, section on compositing; its data preparation): a frame is
+`head * head_alpha + behind * (1 - head_alpha)` with `behind` = the torso layer over the plate. Outside the head
+`behind` is the frame itself wherever the person is; under the head the neck and the torso go on, so that a head that
+moves a few px leaves no hole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+
+from ..errors import ObservationsError
+from ..types import BACKGROUND, FACE, HAIR, MOUTH, NECK, TORSO
+from .masks import (
+    JAW,
+    LOWER_OVAL,
+    WORK,
+    ColourModel,
+    FaceShape,
+    PersonMask,
+    PersonSegmenter,
+    _disc,
+    keep_person,
+    matte,
+)
+from .plate import PlateBuilder
+
+PLATE_FRAMES = 150
+MODEL_FRAMES = 24
+CUT = 0.3
+"""Hair on the shoulders counts as head down to this many face heights under the chin."""
+_PRIOR = 64  # side of the map of where hair hangs, over u in [-3, 3], v in [-1.5, 1]
+
+
+class LayerBuilder:
+    """Two passes over a clip: `observe_plate` once, then `build` for each frame in order.
+
+    Args:
+        size: S, px of the crop frames, 512 or 256 usually.
+        landmarks: [T, 478, >=2] float32, px of the crop.
+        valid: [T] bool, frames in which the face was seen; the others should hold interpolated landmarks.
+        threads: CPU threads of OpenCV and of the person mask.
+        person: the person mask, by default `PersonSegmenter`.
+
+    Raises:
+        AssetError: the person mask's model file is absent.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        landmarks: np.ndarray,
+        valid: np.ndarray,
+        *,
+        threads: int = 1,
+        person: PersonMask | None = None,
+    ) -> None:
+        cv2.setNumThreads(threads)
+        self.size = size
+        self.valid = np.asarray(valid, bool)
+        self.landmarks = steady(np.asarray(landmarks, np.float32)[..., :2], self.valid, size)
+        self.person = person or PersonSegmenter(threads=threads)
+        self.plate: np.ndarray | None = None
+        self.colours = ColourModel()
+        self.long_hair = (False, False)  # the image's left and right of the face
+
+    @property
+    def plate_indices(self) -> np.ndarray:
+        """Frames that the first pass wants to see, sorted."""
+        seen = np.flatnonzero(self.valid)
+        if not len(seen):
+            seen = np.arange(len(self.valid))
+        return seen[np.unique(np.linspace(0, len(seen) - 1, min(len(seen), PLATE_FRAMES)).round().astype(int))]
+
+    def shape(self, index: int) -> FaceShape:
+        """The face's outline at a frame."""
+        return FaceShape(self.landmarks[index], self.size)
+
+    def observe_plate(self, frames: Iterable[tuple[int, np.ndarray]]) -> np.ndarray:
+        """First pass: the background plate, the colours of hair, skin and clothes, and where hair hangs.
+
+        Args:
+            frames: (index, uint8 RGB [S, S, 3]) pairs; only those of `plate_indices` are used.
+
+        Returns:
+            The plate [S, S, 3] uint8.
+
+        Raises:
+            ObservationsError: none of the wanted frames came.
+        """
+        wanted = set(self.plate_indices.tolist())
+        learn_from = set(self.plate_indices[:: max(1, len(wanted) // MODEL_FRAMES)].tolist())
+        builder, examples = PlateBuilder(self.size), []
+        for index, frame in frames:
+            if index not in wanted:
+                continue
+            person = self._person(frame)
+            builder.add(frame, self._full(person))
+            if index in learn_from:
+                shape = self.shape(index)
+                cells = ColourModel.index(self._small(frame))
+                kept = keep_person(person, shape)
+                self.colours.add(cells, kept, shape)
+                examples.append((cells.astype(np.uint16), kept.astype(np.float16), shape))
+        if not len(builder):
+            raise ObservationsError("No frame to learn the background from.", "", "Give the frames of the clip.")
+        self.colours.finish()
+        self.plate, self.plate_seen = builder.finish()
+        self._learn_hair(examples)
+        return self.plate
+
+    def build(self, index: int, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Second pass: the layers of one frame.
+
+        Args:
+            index: the frame's index in `landmarks`.
+            frame: [S, S, 3] uint8 RGB.
+
+        Returns:
+            labels [S, S] uint8 (BACKGROUND .. TORSO), head_alpha [S, S] uint8, torso [S, S, 4] uint8 straight RGBA.
+
+        Raises:
+            ObservationsError: `observe_plate` has not run.
+        """
+        if self.plate is None:
+            raise ObservationsError("The layers need the background plate first.", "", "Call observe_plate first.")
+        shape = self.shape(index)
+        person = keep_person(self._person(frame), shape)
+        cells = ColourModel.index(self._small(frame))
+        alpha = matte(frame, self.plate, person)
+        split = self._head_share(cells, person, shape)
+        head = alpha * split
+        body = alpha - head
+        labels = self._labels(cells, alpha, split, shape)
+        torso = torso_layer(frame, self.plate, head, body, shape)
+        head_alpha = np.rint(head * 255).astype(np.uint8)
+        labels[(head_alpha < 128) & (labels >= FACE) & (labels <= MOUTH)] = BACKGROUND
+        return labels, head_alpha, torso
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    def _person(self, frame: np.ndarray) -> np.ndarray:
+        mask = np.asarray(self.person(frame), np.float32)
+        if mask.shape != (WORK, WORK):
+            mask = cv2.resize(mask, (WORK, WORK), interpolation=cv2.INTER_AREA)
+        return mask
+
+    def _small(self, frame: np.ndarray) -> np.ndarray:
+        if self.size == WORK:
+            return frame
+        return cv2.resize(frame, (WORK, WORK), interpolation=cv2.INTER_AREA)
+
+    def _full(self, mask: np.ndarray) -> np.ndarray:
+        return cv2.resize(mask, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
+
+    def _hanging(self, cells: np.ndarray, person: np.ndarray, shape: FaceShape, prior: bool) -> np.ndarray:
+        """Probability that a pixel below the jaw line is hair that hangs from the head, float32 [256, 256]."""
+        u, v = shape.coordinates(WORK)
+        above = shape.above_jaw(WORK)
+        score = cv2.blur(self.colours.hair_or_rest[cells], (5, 5))
+        jaw_half = np.abs((shape.landmarks[JAW[2]] - shape.landmarks[JAW[-3]]) @ shape.right) / 2
+        column = np.abs(u) * shape.half_width / max(jaw_half, 1e-3)
+        score -= 3.0 * np.clip(1.2 - column, 0, 0.4) / 0.4  # the neck's column
+        if prior:
+            score += 1.5 * cv2.remap(self._prior, *_prior_grid(u, v), cv2.INTER_LINEAR, borderValue=-2.0)
+        hair = np.clip(score / 2 + 0.5, 0, 1) * np.clip((CUT - v) / 0.04 + 0.5, 0, 1) * (person > 0.3)
+        hair[above > 0.5] = 0
+        solid = ((hair > 0.5) | ((above > 0.5) & (person > 0.5) & (v > -0.75))).astype(np.uint8)
+        count, parts = cv2.connectedComponents(solid, connectivity=4)
+        rim = (above > 0.5) & (cv2.dilate((above <= 0.5).astype(np.uint8), _disc(2)) > 0) & (solid > 0)
+        # Hair comes down at the sides; what touches the chin from below is a collar or a beard.
+        rim &= np.abs(u) > 0.75
+        joined = np.isin(parts, np.unique(parts[rim])) & (parts > 0)
+        near = cv2.dilate((joined & (hair > 0.5)).astype(np.uint8), _disc(2))
+        return hair * near
+
+    def _learn_hair(self, examples: list) -> None:
+        """Which side has hair below the ear lobes, and where it hangs on the average of the sampled frames."""
+        total = np.zeros((_PRIOR, _PRIOR), np.float32)
+        shares = []
+        for cells, person, shape in examples:
+            hair = self._hanging(cells.astype(np.int32), person.astype(np.float32), shape, prior=False)
+            u, v = shape.coordinates(WORK)
+            unit = shape.height * shape.half_width * (WORK / shape.size) ** 2
+            shares.append([hair[u < 0].sum() / unit, hair[u > 0].sum() / unit])
+            x, y = _prior_grid(u, v)
+            column, row = np.rint(x).astype(int), np.rint(y).astype(int)
+            inside = (column >= 0) & (column < _PRIOR) & (row >= 0) & (row < _PRIOR)
+            place = row[inside] * _PRIOR + column[inside]
+            count = np.bincount(place, minlength=_PRIOR**2)
+            mean = np.bincount(place, hair[inside], minlength=_PRIOR**2) / np.maximum(count, 1)
+            total += mean.reshape(_PRIOR, _PRIOR).astype(np.float32)
+        chance = cv2.GaussianBlur(total / max(len(examples), 1), (3, 3), 0)
+        self._prior = np.clip(4 * (chance - 0.5), -2, 2)
+        left, right = np.median(shares, axis=0) if shares else (0, 0)
+        self.hair_shares = (float(left), float(right))
+        self.long_hair = (left > 0.06, right > 0.06)
+
+    def _head_share(self, cells: np.ndarray, person: np.ndarray, shape: FaceShape) -> np.ndarray:
+        """How much of each pixel's person belongs to the head, float32 [S, S], soft over 1-2 px."""
+        share = cv2.GaussianBlur(shape.above_jaw(), (3, 3), 0)
+        if any(self.long_hair):
+            hair = self._hanging(cells, person, shape, prior=True)
+            u, _ = shape.coordinates(WORK)
+            for long, side in zip(self.long_hair, (u < 0, u >= 0)):
+                if not long:
+                    hair[side] = 0
+            hair = self._full(cv2.GaussianBlur(hair, (5, 5), 0))
+            share = np.maximum(share, np.clip((hair - 0.3) / 0.4, 0, 1))
+        return share
+
+    def _labels(self, cells: np.ndarray, alpha: np.ndarray, split: np.ndarray, shape: FaceShape) -> np.ndarray:
+        u, v = shape.coordinates(WORK)
+        hair = cv2.blur(self.colours.hair_or_skin[cells], (5, 5))
+        outside = 1 - shape.polygon(LOWER_OVAL, WORK)
+        hair += 1.0 * (v < -1.0) - 0.5 * (np.abs(u) < 0.7) * (v > -0.95)  # above the forehead point; on the forehead
+        skin = cv2.blur(self.colours.skin_or_clothes[cells], (5, 5))
+        neck = (skin > -0.5) | ((np.abs(u) < 0.5) & (v < 0.1))
+        neck &= (np.abs(u) < 1.0) & (v < 0.6)
+        is_hair = self._full(((hair > 0) & (outside > 0.5)).astype(np.float32)) > 0.5
+        is_neck = self._full(neck.astype(np.float32)) > 0.5
+        is_head = split >= 0.5
+        labels = np.where(is_head, np.where(is_hair, HAIR, FACE), np.where(is_neck, NECK, TORSO)).astype(np.uint8)
+        labels[shape.mouth_interior() & is_head] = MOUTH
+        labels[alpha < 0.5] = BACKGROUND
+        return labels
+
+
+def _prior_grid(u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return (u + 3) * ((_PRIOR - 1) / 6), (v + 1.5) * ((_PRIOR - 1) / 2.5)
+
+
+def steady(landmarks: np.ndarray, valid: np.ndarray, size: int) -> np.ndarray:
+    """Landmarks [T, K, 2] with a (1 2 1)/4 filter over time, which has no lag; not across cuts and gaps."""
+    out = landmarks.copy()
+    if len(landmarks) < 3:
+        return out
+    before, middle, after = landmarks[:-2], landmarks[1:-1], landmarks[2:]
+    jump = np.maximum(np.abs(middle - before).max((1, 2)), np.abs(after - middle).max((1, 2)))
+    smooth = (jump < 0.03 * size) & valid[:-2] & valid[1:-1] & valid[2:]
+    out[1:-1][smooth] = ((before + 2 * middle + after) / 4)[smooth]
+    return out
+
+
+def torso_layer(
+    frame: np.ndarray, plate: np.ndarray, head: np.ndarray, body: np.ndarray, shape: FaceShape
+) -> np.ndarray:
+    """Neck and torso as straight RGBA, continued under the head.
+
+    Each column goes on upwards from just below the head, 53 px (at 512) under the chin and less at the sides,
+    darkening by 0.98 a px; sideways the body's colours spread a few px under hair. Where the body is not under the
+    head the colours are such that the layer over the plate is the frame.
+
+    Args:
+        frame, plate: [S, S, 3] uint8.
+        head, body: [S, S] float32, shares of each pixel; they add up to the person's alpha.
+
+    Returns:
+        [S, S, 4] uint8.
+    """
+    size, scale = shape.size, shape.scale
+    covered = head > 0.03
+    solid = (body > 0.9) & ~covered
+    out = np.zeros((size, size, 4), np.uint8)
+    colour, alpha = _unmix(frame, plate, body)
+    fill, painted = _under_head(frame, covered, solid, shape)
+    ys, xs = np.nonzero(fill)
+    out[..., :3] = colour
+    if len(ys):
+        y0, y1, x0, x1 = ys.min(), ys.max() + 1, xs.min(), xs.max() + 1
+        box = np.s_[max(0, y0 - 2) : y1 + 2, max(0, x0 - 2) : x1 + 2]
+        patch = np.where(fill[box][..., None], painted[box], frame[box])
+        side = 2 * max(1, round(2 * scale)) + 1
+        patch = cv2.GaussianBlur(patch, (side, side), 0)
+        out[box][..., :3] = np.where(fill[box][..., None], patch, out[box][..., :3])
+        alpha = np.where(fill, 255, alpha)
+    out[..., 3] = alpha
+    out[alpha == 0] = 0
+    return out
+
+
+def _unmix(frame: np.ndarray, plate: np.ndarray, body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Colour and alpha such that colour over the plate is the frame wherever the body is, head left out."""
+    alpha = np.rint(body * 255).astype(np.uint8)
+    colour = frame.copy()
+    edge = (alpha > 0) & (alpha < 255)
+    image, back = frame[edge].astype(np.float32), plate[edge].astype(np.float32)
+    a = alpha[edge, None].astype(np.float32) / 255
+    colour[edge] = np.clip(np.rint((image - (1 - a) * back) / a), 0, 255).astype(np.uint8)
+    return colour, alpha
+
+
+def _under_head(
+    frame: np.ndarray, covered: np.ndarray, solid: np.ndarray, shape: FaceShape
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which head pixels the body fills, bool [S, S], and with what, uint8 [S, S, 3]."""
+    size, scale = shape.size, shape.scale
+    painted = frame.copy()
+    # Sideways and a little upwards: the mean colour of the body near by.
+    radius = max(2, round(10 * scale))
+    near = cv2.dilate(solid.astype(np.uint8), _disc(radius)) > 0
+    fill = near & covered
+    if not fill.any():
+        return fill, painted
+    side = 2 * radius + 1
+    weight = solid.astype(np.float32)
+    sums = cv2.blur(np.dstack([frame * weight[..., None], weight]), (side, side))
+    painted[fill] = (sums[fill][:, :3] / np.maximum(sums[fill][:, 3:], 1e-3)).clip(0, 255)
+    # Upwards, column by column.
+    step = covered[:-1] & solid[1:]
+    has = step.any(0)
+    top = np.where(has, size - 1 - step[::-1].argmax(0), 0)  # one above the lowest head pixel of the column
+    columns = np.flatnonzero(has)
+    colours = np.zeros((size, 3), np.float32)
+    skip, count = max(1, round(3 * scale)), max(2, round(4 * scale))
+    for k in range(skip, skip + count):
+        row = np.minimum(top[columns] + k, size - 1)
+        good = solid[row, columns]
+        row = np.where(good, row, np.minimum(top[columns] + 1, size - 1))
+        colours[columns] += frame[row, columns] / count
+    weight = has.astype(np.float32)
+    kernel = (2 * max(1, round(3 * scale)) + 1, 1)
+    blurred = cv2.GaussianBlur((colours * weight[:, None])[None], kernel, 0)[0]
+    colours = blurred / np.maximum(cv2.GaussianBlur(weight[None], kernel, 0)[0], 1e-3)[:, None]
+    u, _ = shape.coordinates(size)
+    jaw = shape.landmarks[list(JAW[2:-2])]
+    wide = (columns + 0.5 > jaw[:, 0].min()) & (columns + 0.5 < jaw[:, 0].max())
+    length = np.where(wide, 53 * scale, 12 * scale)
+    y0 = max(0, int(top[columns].min() - 53 * scale))
+    rows = np.arange(y0, size)[:, None]
+    height = top[columns][None] - rows
+    up = (height >= 0) & (height < length[None]) & covered[y0:, columns]
+    shade = 0.98 ** (np.maximum(height, 0) / scale)
+    value = (colours[columns][None] * shade[..., None]).clip(0, 255).astype(np.uint8)
+    block, mark = painted[y0:, columns], fill[y0:, columns]
+    block[up] = value[up]
+    mark |= up
+    painted[y0:, columns], fill[y0:, columns] = block, mark
+    return fill, painted

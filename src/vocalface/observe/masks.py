@@ -1,0 +1,299 @@
+"""Who is where in a frame: person mask, head and body, hair and skin, the mouth's interior, matted edges.
+
+Convention:
+    Landmarks are px with pixel (i, j) spanning [i, i+1); OpenCV puts pixel centres at whole numbers, so half a pixel
+    is taken off wherever landmarks are drawn. Lengths in px are said for S = 512 and scale with S.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from ..errors import AssetError
+
+PersonMask = Callable[[np.ndarray], np.ndarray]
+"""uint8 RGB [S, S, 3] -> float32 [S, S] or [256, 256] in [0, 1]."""
+
+MOUTH_INTERIOR = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
+UPPER_LIP, LOWER_LIP = 13, 14
+JAW = (132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361)
+"""Ear lobe to ear lobe along the chin, from the image's left."""
+FACE_OVAL = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150,
+    136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)  # fmt: skip
+BROWS = (70, 63, 105, 66, 107, 336, 296, 334, 293, 300)
+LOWER_OVAL = (389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172, 58, 132,
+              93, 234, 127, 162)  # fmt: skip
+FOREHEAD, CHIN, LEFT, RIGHT = 10, 152, 234, 454
+_SHIFT = 4  # sub-pixel bits of OpenCV's polygon fill
+
+WORK = 256
+"""Side of the grid on which the person mask and the colour models live."""
+
+
+class PersonSegmenter:
+    """MediaPipe's selfie segmentation (person probability) through LiteRT, about 4 ms a frame.
+
+    Args:
+        path: the `.tflite` file; by default the asset `mediapipe/selfie_segmentation_256.tflite`.
+        threads: CPU threads of the interpreter.
+
+    Raises:
+        AssetError: the file is absent.
+    """
+
+    def __init__(self, path: str | Path | None = None, *, threads: int = 1) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        path = Path(path) if path is not None else segmenter_path()
+        if not path.is_file():
+            raise AssetError("The person mask's model file is absent.", str(path), "Run `vocalface fetch`.")
+        self._net = Interpreter(str(path), num_threads=threads)
+        self._net.allocate_tensors()
+        self._input = self._net.get_input_details()[0]["index"]
+        self._output = self._net.get_output_details()[0]["index"]
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        """Person probability of a frame [S, S, 3] uint8, float32 [256, 256]."""
+        image = cv2.resize(frame, (WORK, WORK), interpolation=cv2.INTER_AREA)
+        self._net.set_tensor(self._input, (image.astype(np.float32) / 255)[None])
+        self._net.invoke()
+        return self._net.get_tensor(self._output).reshape(WORK, WORK)
+
+
+def segmenter_path() -> Path:
+    """Where the person mask's model file lies."""
+    name = "mediapipe/selfie_segmentation_256.tflite"
+    try:
+        from ..assets import path
+    except ImportError:
+        return Path(os.environ.get("VOCALFACE_ASSETS", ".")) / name
+    return Path(path(name))
+
+
+@dataclass(frozen=True)
+class FaceShape:
+    """Where the face is: its axes and its outline, px of a `size` x `size` frame."""
+
+    landmarks: np.ndarray  # [478, 2] float32
+    size: int
+
+    @property
+    def scale(self) -> float:
+        return self.size / 512
+
+    @property
+    def down(self) -> np.ndarray:
+        """Unit vector from forehead to chin."""
+        axis = self.landmarks[CHIN] - self.landmarks[FOREHEAD]
+        return axis / max(float(np.linalg.norm(axis)), 1e-6)
+
+    @property
+    def right(self) -> np.ndarray:
+        """Unit vector to the image's right of the face."""
+        down = self.down
+        return np.array([down[1], -down[0]], np.float32)
+
+    @property
+    def height(self) -> float:
+        """Forehead to chin, px."""
+        return float(np.linalg.norm(self.landmarks[CHIN] - self.landmarks[FOREHEAD]))
+
+    @property
+    def half_width(self) -> float:
+        """Half of ear to ear, px."""
+        return float(abs((self.landmarks[RIGHT] - self.landmarks[LEFT]) @ self.right)) / 2
+
+    def coordinates(self, side: int) -> tuple[np.ndarray, np.ndarray]:
+        """Face coordinates of the pixels of a `side` x `side` grid over the frame, float32 [side, side] each.
+
+        u: sideways from the middle between the ears, 1 = half the face's width; v: down from the chin, 1 = the
+        face's height.
+        """
+        centres = (np.arange(side, dtype=np.float32) + 0.5) * (self.size / side)
+        middle = (self.landmarks[LEFT] + self.landmarks[RIGHT]) / 2
+        chin, right, down = self.landmarks[CHIN], self.right, self.down
+        u = (centres[None] - middle[0]) * right[0] + (centres[:, None] - middle[1]) * right[1]
+        v = (centres[None] - chin[0]) * down[0] + (centres[:, None] - chin[1]) * down[1]
+        return (u / max(self.half_width, 1e-3)).astype(np.float32), (v / max(self.height, 1e-3)).astype(np.float32)
+
+    def fill(self, points: np.ndarray, side: int | None = None) -> np.ndarray:
+        """An antialiased polygon [K, 2] (px) as float32 [side, side] in [0, 1]."""
+        side = side or self.size
+        points = points * (side / self.size) - 0.5
+        canvas = np.zeros((side, side), np.uint8)
+        fixed = np.rint(points * (1 << _SHIFT)).astype(np.int32)
+        cv2.fillPoly(canvas, [fixed], 255, cv2.LINE_AA, _SHIFT)
+        return canvas.astype(np.float32) / 255
+
+    def polygon(self, indices: tuple[int, ...], side: int | None = None) -> np.ndarray:
+        """The polygon through the landmarks `indices`, float32 [side, side]."""
+        return self.fill(self.landmarks[list(indices)], side)
+
+    def above_jaw(self, side: int | None = None) -> np.ndarray:
+        """All that lies above the jaw line, which runs on sideways at the ear lobes; float32 [side, side]."""
+        far = 4.0 * self.size
+        jaw = self.landmarks[list(JAW)].astype(np.float32)
+        left, right = jaw[0] - far * self.right, jaw[-1] + far * self.right
+        corners = np.concatenate([[left - far * self.down, left], jaw, [right, right - far * self.down]])
+        return self.fill(corners.clip(-8 * self.size, 9 * self.size), side)
+
+    def mouth_interior(self) -> np.ndarray:
+        """The mouth's interior: the inner-lip polygon grown by 2 px, bool [S, S]; empty while the lips touch."""
+        gap = np.linalg.norm(self.landmarks[UPPER_LIP] - self.landmarks[LOWER_LIP])
+        if gap <= 2 * self.scale:
+            return np.zeros((self.size, self.size), bool)
+        inside = self.polygon(MOUTH_INTERIOR)
+        grow = max(1, round(2 * self.scale))
+        return cv2.dilate(inside, _disc(grow)) > 0.5
+
+
+def _disc(radius: int) -> np.ndarray:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+
+
+def keep_person(person: np.ndarray, shape: FaceShape) -> np.ndarray:
+    """Drop what is not joined to the face from a person mask [256, 256]: other people, false alarms."""
+    solid = (person > 0.3).astype(np.uint8)
+    count, parts = cv2.connectedComponents(solid)
+    if count <= 2:
+        return person * cv2.dilate(solid, _disc(4))
+    face = shape.polygon(FACE_OVAL, WORK) > 0.5
+    votes = np.bincount(parts[face], minlength=count)
+    votes[0] = 0
+    if not votes.any():
+        return person
+    own = (parts == votes.argmax()).astype(np.uint8)
+    return person * cv2.dilate(own, _disc(4))
+
+
+class ColourModel:
+    """Hair, skin and clothes of one clip as Lab histograms, made look-up tables of log-odds.
+
+    Feed frames with `add`, then `finish`; the scores cost one look-up a pixel.
+    """
+
+    BINS = 32
+
+    def __init__(self) -> None:
+        self._counts = {name: np.zeros(self.BINS**3) for name in ("hair", "skin", "clothes")}
+
+    @staticmethod
+    def index(frame: np.ndarray) -> np.ndarray:
+        """The histogram cell of each pixel of uint8 RGB [H, W, 3], int32 [H, W]."""
+        lab = cv2.cvtColor(frame, cv2.COLOR_RGB2LAB).astype(np.int32)
+        a, b = np.clip((lab[..., 1:] - 64) >> 2, 0, 31).transpose(2, 0, 1)
+        return (lab[..., 0] >> 3) << 10 | a << 5 | b
+
+    def add(self, cells: np.ndarray, person: np.ndarray, shape: FaceShape) -> None:
+        """Learn from a frame's cells [256, 256] where geometry alone says what they are."""
+        sure = person > 0.8
+        u, v = shape.coordinates(WORK)
+        oval = cv2.dilate(shape.polygon(FACE_OVAL, WORK), _disc(5)) > 0.1
+        face = shape.polygon(LOWER_OVAL, WORK) > 0.9
+        for part in (MOUTH_INTERIOR, BROWS):
+            hull = cv2.convexHull(shape.landmarks[list(part)]).reshape(-1, 2)
+            face &= ~(cv2.dilate(shape.fill(hull, WORK), _disc(7)) > 0.1)
+        neck = sure & (np.abs(u) < 0.35) & (v > 0.06) & (v < 0.18)
+        places = {
+            "hair": sure & ~oval & (v < -0.55),
+            "skin": (sure & face) | neck,
+            "clothes": sure & (v > 0.45),
+        }
+        for name, where in places.items():
+            if where.any():
+                found = np.bincount(cells[where], minlength=self.BINS**3)
+                self._counts[name] += found / found.sum()
+
+    def finish(self) -> None:
+        """Turn the histograms into the tables `hair_or_rest`, `hair_or_skin` and `skin_or_clothes`."""
+        smooth = {name: self._density(count) for name, count in self._counts.items()}
+        skin, clothes = smooth["skin"], smooth["clothes"]
+        # The hair's place also holds forehead and ears: weigh its colours by how unlike skin they are.
+        hair = self._density(self._counts["hair"] * smooth["hair"] / (smooth["hair"] + 1.5 * skin))
+        self.hair_or_skin = self._odds(hair, skin)
+        self.hair_or_rest = self._odds(hair, 0.5 * skin + 0.5 * clothes)
+        self.skin_or_clothes = self._odds(skin, clothes)
+
+    def _density(self, counts: np.ndarray) -> np.ndarray:
+        cube = gaussian_filter(counts.reshape((self.BINS,) * 3), 1.0, mode="constant").ravel()
+        return cube / max(cube.sum(), 1e-9) + 1e-6
+
+    @staticmethod
+    def _odds(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return np.clip(np.log(one / other), -4, 4).astype(np.float32)
+
+
+def matte(frame: np.ndarray, plate: np.ndarray, person: np.ndarray, *, reach: int = 7) -> np.ndarray:
+    """Alpha of the person by difference against the plate, in a band about the mask's edge.
+
+    alpha is the projection of I - B on F - B, F and B being the mean colours of the nearest sure foreground and
+    background (B: the plate, shifted by its local error there), drawn to the mask where F and B look alike.
+
+    Args:
+        frame, plate: [S, S, 3] uint8.
+        person: [256, 256] float32 in [0, 1].
+        reach: half the band's width, px at 512.
+
+    Returns:
+        [S, S] float32 in [0, 1].
+    """
+    size = frame.shape[0]
+    radius = max(1, round(reach * WORK / 512))
+    inside = cv2.erode((person > 0.85).astype(np.uint8), _disc(radius), borderValue=1)
+    outside = cv2.erode((person < 0.15).astype(np.uint8), _disc(radius), borderValue=1)
+    alpha = cv2.resize(inside, (size, size), interpolation=cv2.INTER_NEAREST).astype(np.float32)
+    band = cv2.resize(1 - inside - outside, (size, size), interpolation=cv2.INTER_NEAREST) > 0
+    rows, columns = np.nonzero(band)
+    if not len(rows):
+        return alpha
+    small = cv2.resize(frame, (WORK, WORK), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small_plate = cv2.resize(plate, (WORK, WORK), interpolation=cv2.INTER_AREA).astype(np.float32)
+    fore = _spread(small, inside, radius)
+    drift = _spread(small - small_plate, outside, radius)
+    maps = np.dstack([fore, drift, person])
+    # Bilinear look-up of the small maps at the band's pixels only.
+    at = [((i + 0.5) * (WORK / size) - 0.5).astype(np.float32) for i in (columns, rows)]
+    fore, drift, prior = np.split(_lookup(maps, *at), [3, 6], axis=1)
+    prior = np.clip((prior[:, 0] - 0.25) / 0.6, 0, 1)
+    back = plate[rows, columns].astype(np.float32) + drift
+    across = fore - back
+    offset = frame[rows, columns].astype(np.float32) - back
+    strength = (across**2).sum(1)
+    hold = 300.0  # (about 10 grey levels)^2 a channel: below it the colours cannot tell
+    found = ((across * offset).sum(1) + hold * prior) / (strength + hold)
+    alpha[rows, columns] = np.clip((found - 0.06) / 0.86, 0, 1)
+    return alpha
+
+
+def _lookup(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Bilinear samples of maps [H, W, C] at x, y [M] (OpenCV px), float32 [M, C]."""
+    height, width, _ = maps.shape
+    x, y = np.clip(x, 0, width - 1.001), np.clip(y, 0, height - 1.001)
+    column, row = x.astype(np.int32), y.astype(np.int32)
+    fx, fy = (x - column)[:, None], (y - row)[:, None]
+    flat = maps.reshape(height * width, -1)
+    first = row * width + column
+    top = flat[first] * (1 - fx) + flat[first + 1] * fx
+    bottom = flat[first + width] * (1 - fx) + flat[first + width + 1] * fx
+    return top * (1 - fy) + bottom * fy
+
+
+def _spread(image: np.ndarray, where: np.ndarray, radius: int) -> np.ndarray:
+    """Colours of image [H, W, 3] carried out of where [H, W]: near means where there are any, wide ones beyond."""
+    weight = where.astype(np.float32)
+    stack = np.dstack([image * weight[..., None], weight])
+    total = np.zeros_like(stack)
+    for grow, trust in ((radius, 1.0), (3 * radius, 1e-3)):
+        side = 2 * grow + 1
+        total += trust * cv2.blur(stack, (side, side), borderType=cv2.BORDER_REPLICATE)
+    mean = (stack.sum((0, 1)) / max(float(weight.sum()), 1e-6))[:3]
+    return (total[..., :3] + 1e-9 * mean) / (total[..., 3:] + 1e-9)
