@@ -86,6 +86,7 @@ def corpus(hours: float, seed: int, tell: Callable[[int, int], None] = lambda do
             if said is None:
                 misses += 1
                 continue
+            misses = 0
             utterance = _utterance(source, *said, rng)
             length = len(utterance.phones) / COLUMN_RATE
             left, done = left - length, done + length
