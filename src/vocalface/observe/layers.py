@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import ObservationsError
 from ..types import BACKGROUND, FACE, HAIR, MOUTH, NECK, TORSO
 from .masks import (
+    FACE_OVAL,
     JAW,
     LOWER_OVAL,
     WORK,
@@ -135,7 +136,7 @@ class LayerBuilder:
         split = self._head_share(cells, person, shape)
         head = alpha * split
         body = alpha - head
-        labels = self._labels(cells, alpha, split, shape)
+        labels = self._labels(cells, person, alpha, split, shape)
         torso = torso_layer(frame, self.plate, head, body, shape)
         head_alpha = np.rint(head * 255).astype(np.uint8)
         labels[(head_alpha < 128) & (labels >= FACE) & (labels <= MOUTH)] = BACKGROUND
@@ -162,21 +163,34 @@ class LayerBuilder:
         u, v = shape.coordinates(WORK)
         above = shape.above_jaw(WORK)
         score = cv2.blur(self.colours.hair_or_rest[cells], (5, 5))
-        jaw_half = np.abs((shape.landmarks[JAW[2]] - shape.landmarks[JAW[-3]]) @ shape.right) / 2
+        jaw_half = np.abs((shape.landmarks[JAW[1]] - shape.landmarks[JAW[-2]]) @ shape.right) / 2
         column = np.abs(u) * shape.half_width / max(jaw_half, 1e-3)
         score -= 3.0 * np.clip(1.2 - column, 0, 0.4) / 0.4  # the neck's column
+        score += 4 * self._coming_down(cells, person, shape, u, v, above) - 2
         if prior:
             score += 1.5 * cv2.remap(self._prior, *_prior_grid(u, v), cv2.INTER_LINEAR, borderValue=-2.0)
         hair = np.clip(score / 2 + 0.5, 0, 1) * np.clip((CUT - v) / 0.04 + 0.5, 0, 1) * (person > 0.3)
         hair[above > 0.5] = 0
-        solid = ((hair > 0.5) | ((above > 0.5) & (person > 0.5) & (v > -0.75))).astype(np.uint8)
-        count, parts = cv2.connectedComponents(solid, connectivity=4)
-        rim = (above > 0.5) & (cv2.dilate((above <= 0.5).astype(np.uint8), _disc(2)) > 0) & (solid > 0)
+        hair = cv2.morphologyEx(hair, cv2.MORPH_OPEN, _disc(1))
+        head = (above > 0.5) & (person > 0.5)
+        _, parts = cv2.connectedComponents(((hair > 0.5) | (head & (v > -0.75))).astype(np.uint8), connectivity=4)
         # Hair comes down at the sides; what touches the chin from below is a collar or a beard.
-        rim &= np.abs(u) > 0.75
-        joined = np.isin(parts, np.unique(parts[rim])) & (parts > 0)
-        near = cv2.dilate((joined & (hair > 0.5)).astype(np.uint8), _disc(2))
+        rim = head & (cv2.dilate((hair > 0.5).astype(np.uint8), _disc(2)) > 0) & (np.abs(u) > 0.75)
+        joined = np.isin(parts, np.unique(parts[rim])) & (parts > 0) & (hair > 0.5)
+        near = cv2.dilate(joined.astype(np.uint8), _disc(2))
         return hair * near
+
+    def _coming_down(self, cells, person, shape, u, v, above) -> np.ndarray:
+        """How much of the strip just above the jaw line's wings is hair, for the column of each pixel, [256, 256]."""
+        strip = (above > 0.5) & (person > 0.5) & (v > -0.45) & (np.abs(u) > 0.8)
+        hair = cv2.blur(self.colours.hair_or_skin[cells], (5, 5)) > 0
+        bins = 48
+        place = np.clip((u + 3) * (bins / 6), 0, bins - 1).astype(np.int32)
+        count = np.bincount(place[strip], minlength=bins)
+        share = np.bincount(place[strip & hair], minlength=bins) / np.maximum(count, 1)
+        share[count * (512 / WORK) < 0.02 * shape.height] = 0
+        share = cv2.GaussianBlur(share[None].astype(np.float32), (5, 1), 0)[0]
+        return share[place]
 
     def _learn_hair(self, examples: list) -> None:
         """Which side has hair below the ear lobes, and where it hangs on the average of the sampled frames."""
@@ -198,7 +212,7 @@ class LayerBuilder:
         self._prior = np.clip(4 * (chance - 0.5), -2, 2)
         left, right = np.median(shares, axis=0) if shares else (0, 0)
         self.hair_shares = (float(left), float(right))
-        self.long_hair = (left > 0.06, right > 0.06)
+        self.long_hair = (left > 0.006, right > 0.006)
 
     def _head_share(self, cells: np.ndarray, person: np.ndarray, shape: FaceShape) -> np.ndarray:
         """How much of each pixel's person belongs to the head, float32 [S, S], soft over 1-2 px."""
@@ -209,19 +223,35 @@ class LayerBuilder:
             for long, side in zip(self.long_hair, (u < 0, u >= 0)):
                 if not long:
                     hair[side] = 0
-            hair = self._full(cv2.GaussianBlur(hair, (5, 5), 0))
-            share = np.maximum(share, np.clip((hair - 0.3) / 0.4, 0, 1))
+            # No seam where the hair goes on from the head above, and none left on the person's outer edge.
+            hair[(cv2.dilate(hair, _disc(4)) > 0.5) & (shape.above_jaw(WORK) > 0.5)] = 1
+            solid = np.maximum((person > 0.5).astype(np.float32), hair)
+            near = cv2.GaussianBlur(hair, (7, 7), 0) / (cv2.GaussianBlur(solid, (7, 7), 0) + 0.02)
+            share = np.maximum(share, np.clip((self._full(near) - 0.3) / 0.4, 0, 1))
+        loose = _loose(person > 0.5, cv2.resize(share, (WORK, WORK), interpolation=cv2.INTER_AREA) > 0.5)
+        if loose is not None:
+            share = np.maximum(share, self._full(loose))
         return share
 
-    def _labels(self, cells: np.ndarray, alpha: np.ndarray, split: np.ndarray, shape: FaceShape) -> np.ndarray:
+    def _labels(
+        self, cells: np.ndarray, person: np.ndarray, alpha: np.ndarray, split: np.ndarray, shape: FaceShape
+    ) -> np.ndarray:
         u, v = shape.coordinates(WORK)
-        hair = cv2.blur(self.colours.hair_or_skin[cells], (5, 5))
-        outside = 1 - shape.polygon(LOWER_OVAL, WORK)
-        hair += 1.0 * (v < -1.0) - 0.5 * (np.abs(u) < 0.7) * (v > -0.95)  # above the forehead point; on the forehead
+        hair = cv2.blur(self.colours.hair_or_skin[cells], (7, 7))
+        oval = shape.polygon(FACE_OVAL, WORK) > 0.5
+        ears = (np.abs(np.abs(u) - 1.1) < 0.3) & (v > -0.8)
+        hair += np.where(oval, -1.0, np.where(ears, 0.0, 1.0))
+        hair[(np.abs(u) < 0.85) & (v > -0.3)] = -1  # a beard belongs to the face
+        hair[oval & (shape.polygon(LOWER_OVAL, WORK) > 0.5)] = -1
+        # Brows and shadows are islands in the face.
+        count, parts = cv2.connectedComponents(((hair > 0) & (person > 0.3)).astype(np.uint8))
+        sizes = np.bincount(parts.ravel(), minlength=count)
+        sizes[0] = 0
+        is_hair = (sizes > 0.1 * sizes.max())[parts] & (hair > 0)
         skin = cv2.blur(self.colours.skin_or_clothes[cells], (5, 5))
-        neck = (skin > -0.5) | ((np.abs(u) < 0.5) & (v < 0.1))
+        neck = (skin > 0) | ((np.abs(u) < 0.5) & (v < 0.06))
         neck &= (np.abs(u) < 1.0) & (v < 0.6)
-        is_hair = self._full(((hair > 0) & (outside > 0.5)).astype(np.float32)) > 0.5
+        is_hair = self._full(is_hair.astype(np.float32)) > 0.5
         is_neck = self._full(neck.astype(np.float32)) > 0.5
         is_head = split >= 0.5
         labels = np.where(is_head, np.where(is_hair, HAIR, FACE), np.where(is_neck, NECK, TORSO)).astype(np.uint8)
@@ -230,8 +260,38 @@ class LayerBuilder:
         return labels
 
 
+def _loose(person: np.ndarray, head: np.ndarray) -> np.ndarray | None:
+    """What hangs on the head but not on the torso (ear rings, ends of hair), float32 [256, 256], or None."""
+    count, parts, stats, _ = cv2.connectedComponentsWithStats((person & ~head).astype(np.uint8), connectivity=4)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    if count <= 2:
+        return None
+    loose = np.zeros(count, bool)
+    touching = np.unique(parts[cv2.dilate(head.astype(np.uint8), _disc(1)) > 0])
+    lowest = stats[:, cv2.CC_STAT_TOP] + stats[:, cv2.CC_STAT_HEIGHT]
+    loose[touching] = True
+    loose[1:] &= (areas < 0.05 * areas.max()) & (lowest[1:] < WORK)  # what leaves the frame below is a shoulder
+    loose[0] = False
+    if not loose.any():
+        return None
+    return cv2.GaussianBlur(cv2.dilate(loose[parts].astype(np.float32), _disc(2)), (3, 3), 0)
+
+
 def _prior_grid(u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (u + 3) * ((_PRIOR - 1) / 6), (v + 1.5) * ((_PRIOR - 1) / 2.5)
+
+
+def head_colours(frame: np.ndarray, behind: np.ndarray, head_alpha: np.ndarray) -> np.ndarray:
+    """The head's own colours: those that over `behind` give the frame, F = (I - (1 - a) B) / a.
+
+    Args:
+        frame, behind: [S, S, 3] uint8.
+        head_alpha: [S, S] uint8.
+
+    Returns:
+        [S, S, 3] uint8; the frame's own where alpha is 0 or 255.
+    """
+    return _unmix(frame, behind, head_alpha.astype(np.float32) / 255)[0]
 
 
 def steady(landmarks: np.ndarray, valid: np.ndarray, size: int) -> np.ndarray:
@@ -263,28 +323,30 @@ def torso_layer(
         [S, S, 4] uint8.
     """
     size, scale = shape.size, shape.scale
+    colour, alpha = _unmix(frame, plate, body)
+    out = np.dstack([colour, alpha])
     covered = head > 0.03
     solid = (body > 0.9) & ~covered
-    out = np.zeros((size, size, 4), np.uint8)
-    colour, alpha = _unmix(frame, plate, body)
-    fill, painted = _under_head(frame, covered, solid, shape)
-    ys, xs = np.nonzero(fill)
-    out[..., :3] = colour
-    if len(ys):
-        y0, y1, x0, x1 = ys.min(), ys.max() + 1, xs.min(), xs.max() + 1
-        box = np.s_[max(0, y0 - 2) : y1 + 2, max(0, x0 - 2) : x1 + 2]
-        patch = np.where(fill[box][..., None], painted[box], frame[box])
+    rows = np.flatnonzero(solid.any(1))
+    if len(rows):  # all that follows happens below the highest row that the continued body can reach
+        y0 = max(0, rows[0] - round(56 * scale))
+        box = np.s_[y0:size]
+        fill, painted = _under_head(frame[box], covered[box], solid[box], (head + body)[box] > 0.5, shape)
+        # Where the head hides half or less the frame itself is the best guess.
+        inner = fill & (head[box] > 0.5)
+        patch = np.where(inner[..., None], painted, frame[box])
         side = 2 * max(1, round(2 * scale)) + 1
-        patch = cv2.GaussianBlur(patch, (side, side), 0)
-        out[box][..., :3] = np.where(fill[box][..., None], patch, out[box][..., :3])
-        alpha = np.where(fill, 255, alpha)
-    out[..., 3] = alpha
-    out[alpha == 0] = 0
+        blurred = cv2.GaussianBlur(patch, (side, side), 0)
+        part = out[box]
+        np.copyto(part[..., :3], frame[box], where=fill[..., None])
+        np.copyto(part[..., :3], blurred, where=inner[..., None])
+        part[..., 3][fill] = 255
+    out *= (out[..., 3:] > 0).astype(np.uint8)
     return out
 
 
 def _unmix(frame: np.ndarray, plate: np.ndarray, body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Colour and alpha such that colour over the plate is the frame wherever the body is, head left out."""
+    """Colour [S, S, 3] uint8 and alpha [S, S] uint8 such that colour over the plate is the frame."""
     alpha = np.rint(body * 255).astype(np.uint8)
     colour = frame.copy()
     edge = (alpha > 0) & (alpha < 255)
@@ -295,49 +357,52 @@ def _unmix(frame: np.ndarray, plate: np.ndarray, body: np.ndarray) -> tuple[np.n
 
 
 def _under_head(
-    frame: np.ndarray, covered: np.ndarray, solid: np.ndarray, shape: FaceShape
+    frame: np.ndarray, covered: np.ndarray, solid: np.ndarray, person: np.ndarray, shape: FaceShape
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which head pixels the body fills, bool [S, S], and with what, uint8 [S, S, 3]."""
-    size, scale = shape.size, shape.scale
+    """Which head pixels the body fills, bool [H, S], and with what, uint8 [H, S, 3]; all of a strip of rows."""
+    scale, (height, size) = shape.scale, covered.shape
     painted = frame.copy()
     # Sideways and a little upwards: the mean colour of the body near by.
     radius = max(2, round(10 * scale))
     near = cv2.dilate(solid.astype(np.uint8), _disc(radius)) > 0
-    fill = near & covered
-    if not fill.any():
-        return fill, painted
-    side = 2 * radius + 1
-    weight = solid.astype(np.float32)
-    sums = cv2.blur(np.dstack([frame * weight[..., None], weight]), (side, side))
-    painted[fill] = (sums[fill][:, :3] / np.maximum(sums[fill][:, 3:], 1e-3)).clip(0, 255)
+    near &= covered
+    if not near.any():
+        return near, painted
+    half = (-(-size // 2), -(-height // 2))
+    stack = np.dstack([frame * solid[..., None], solid.astype(np.uint8) * 255])
+    small = cv2.resize(stack, half, interpolation=cv2.INTER_AREA).astype(np.float32)
+    sums = cv2.blur(small, (radius + 1, radius + 1))
+    mean = (sums[..., :3] * 255 / np.maximum(sums[..., 3:], 0.5)).clip(0, 255).astype(np.uint8)
+    np.copyto(painted, cv2.resize(mean, (size, height), interpolation=cv2.INTER_LINEAR), where=near[..., None])
     # Upwards, column by column.
     step = covered[:-1] & solid[1:]
     has = step.any(0)
-    top = np.where(has, size - 1 - step[::-1].argmax(0), 0)  # one above the lowest head pixel of the column
     columns = np.flatnonzero(has)
+    if not len(columns):
+        return near, painted
+    top = (height - 2 - step[::-1].argmax(0))[columns]  # the lowest head pixel of the column
     colours = np.zeros((size, 3), np.float32)
-    skip, count = max(1, round(3 * scale)), max(2, round(4 * scale))
+    skip, count = max(1, round(5 * scale)), max(2, round(4 * scale))
     for k in range(skip, skip + count):
-        row = np.minimum(top[columns] + k, size - 1)
-        good = solid[row, columns]
-        row = np.where(good, row, np.minimum(top[columns] + 1, size - 1))
+        row = np.minimum(top + k, height - 1)
+        row = np.where(solid[row, columns], row, top + 1)
         colours[columns] += frame[row, columns] / count
-    weight = has.astype(np.float32)
-    kernel = (2 * max(1, round(3 * scale)) + 1, 1)
-    blurred = cv2.GaussianBlur((colours * weight[:, None])[None], kernel, 0)[0]
-    colours = blurred / np.maximum(cv2.GaussianBlur(weight[None], kernel, 0)[0], 1e-3)[:, None]
-    u, _ = shape.coordinates(size)
-    jaw = shape.landmarks[list(JAW[2:-2])]
-    wide = (columns + 0.5 > jaw[:, 0].min()) & (columns + 0.5 < jaw[:, 0].max())
-    length = np.where(wide, 53 * scale, 12 * scale)
-    y0 = max(0, int(top[columns].min() - 53 * scale))
-    rows = np.arange(y0, size)[:, None]
-    height = top[columns][None] - rows
-    up = (height >= 0) & (height < length[None]) & covered[y0:, columns]
-    shade = 0.98 ** (np.maximum(height, 0) / scale)
-    value = (colours[columns][None] * shade[..., None]).clip(0, 255).astype(np.uint8)
-    block, mark = painted[y0:, columns], fill[y0:, columns]
-    block[up] = value[up]
-    mark |= up
-    painted[y0:, columns], fill[y0:, columns] = block, mark
+    weight = has.astype(np.float32)[None]
+    kernel = (2 * max(1, round(6 * scale)) + 1, 1)
+    blurred = cv2.GaussianBlur(colours[None] * weight[..., None], kernel, 0)[0]
+    colours = (blurred / np.maximum(cv2.GaussianBlur(weight, kernel, 0)[0], 1e-3)[:, None])[columns]
+    jaw = shape.jaw()[1:-1, 0]
+    middle, reach = (jaw.min() + jaw.max()) / 2, max(float(np.ptp(jaw)) / 2, 1.0)
+    taper = np.clip((1 - np.abs(columns + 0.5 - middle) / reach) * 4, 0, 1)
+    length = (12 + 41 * taper) * scale
+    rise = top[None] - np.arange(height)[:, None]
+    # High up it stays clear of the head's own outline, from behind which a moving head would let it peep.
+    deep = cv2.erode(person.astype(np.uint8), _disc(max(1, round(8 * scale))))[:, columns] > 0
+    up = (rise >= 0) & (rise < length) & covered[:, columns] & (deep | (rise < 12 * scale))
+    row, column = np.nonzero(up)
+    shade = np.maximum(0.98 ** (rise[row, column] / scale), 0.5)[:, None]
+    painted[row, columns[column]] = (colours[column] * shade).clip(0, 255)
+    fill = near.copy()
+    fill[:, columns] |= up
+    fill &= near | (cv2.morphologyEx(fill.astype(np.uint8), cv2.MORPH_OPEN, np.ones((1, 7), np.uint8)) > 0)
     return fill, painted

@@ -23,8 +23,8 @@ PersonMask = Callable[[np.ndarray], np.ndarray]
 
 MOUTH_INTERIOR = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
 UPPER_LIP, LOWER_LIP = 13, 14
-JAW = (132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361)
-"""Ear lobe to ear lobe along the chin, from the image's left."""
+JAW = (58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288)
+"""Jaw angle to jaw angle along the chin, from the image's left."""
 FACE_OVAL = (
     10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150,
     136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
@@ -138,13 +138,26 @@ class FaceShape:
         """The polygon through the landmarks `indices`, float32 [side, side]."""
         return self.fill(self.landmarks[list(indices)], side)
 
+    def jaw(self) -> np.ndarray:
+        """The jaw line from angle to angle, [15, 2] px, a little outside the landmarks, which sit on the bone."""
+        points = self.landmarks[list(JAW)].astype(np.float32)
+        centre = points[[0, -1]].mean(0)
+        outward = points - centre
+        outward /= np.maximum(np.linalg.norm(outward, axis=1, keepdims=True), 1e-6)
+        return points + 0.018 * self.height * outward
+
     def above_jaw(self, side: int | None = None) -> np.ndarray:
-        """All that lies above the jaw line, which runs on sideways at the ear lobes; float32 [side, side]."""
-        far = 4.0 * self.size
-        jaw = self.landmarks[list(JAW)].astype(np.float32)
-        left, right = jaw[0] - far * self.right, jaw[-1] + far * self.right
-        corners = np.concatenate([[left - far * self.down, left], jaw, [right, right - far * self.down]])
-        return self.fill(corners.clip(-8 * self.size, 9 * self.size), side)
+        """All above the jaw line, which runs on sideways just under the ear lobes; float32 [side, side]."""
+        far, right, down = 4.0 * self.size, self.right, self.down
+        jaw = self.jaw()
+        # Sideways the border lies a little below the jaw's angle; a cheek whose outline MediaPipe draws too far
+        # inside (the far one of a turned head) stays with the head.
+        wing = 0.15 * self.half_width * right
+        left_kink = 0.8 * jaw[0] + 0.2 * jaw[1] - wing
+        right_kink = 0.8 * jaw[-1] + 0.2 * jaw[-2] + wing
+        left, right = left_kink - far * right, right_kink + far * right
+        corners = [left - far * down, left, left_kink, *jaw[1:-1], right_kink, right, right - far * down]
+        return self.fill(np.array(corners).clip(-8 * self.size, 9 * self.size), side)
 
     def mouth_interior(self) -> np.ndarray:
         """The mouth's interior: the inner-lip polygon grown by 2 px, bool [S, S]; empty while the lips touch."""
@@ -162,6 +175,7 @@ def _disc(radius: int) -> np.ndarray:
 
 def keep_person(person: np.ndarray, shape: FaceShape) -> np.ndarray:
     """Drop what is not joined to the face from a person mask [256, 256]: other people, false alarms."""
+    person = np.maximum(person, cv2.morphologyEx(person, cv2.MORPH_CLOSE, _disc(2)))  # pin holes in hair
     solid = (person > 0.3).astype(np.uint8)
     count, parts = cv2.connectedComponents(solid)
     if count <= 2:
@@ -184,7 +198,7 @@ class ColourModel:
     BINS = 32
 
     def __init__(self) -> None:
-        self._counts = {name: np.zeros(self.BINS**3) for name in ("hair", "skin", "clothes")}
+        self._counts = {name: np.zeros(self.BINS**3) for name in ("hair", "skin", "neck", "clothes")}
 
     @staticmethod
     def index(frame: np.ndarray) -> np.ndarray:
@@ -202,11 +216,11 @@ class ColourModel:
         for part in (MOUTH_INTERIOR, BROWS):
             hull = cv2.convexHull(shape.landmarks[list(part)]).reshape(-1, 2)
             face &= ~(cv2.dilate(shape.fill(hull, WORK), _disc(7)) > 0.1)
-        neck = sure & (np.abs(u) < 0.35) & (v > 0.06) & (v < 0.18)
         places = {
             "hair": sure & ~oval & (v < -0.55),
-            "skin": (sure & face) | neck,
-            "clothes": sure & (v > 0.45),
+            "skin": sure & face,
+            "neck": sure & (np.abs(u) < 0.3) & (v > 0.04) & (v < 0.14),
+            "clothes": sure & ((v > 0.45) | ((v > 0.15) & (np.abs(u) > 1.0) & (v > 0.5 * v[-1].max()))),
         }
         for name, where in places.items():
             if where.any():
@@ -215,16 +229,19 @@ class ColourModel:
 
     def finish(self) -> None:
         """Turn the histograms into the tables `hair_or_rest`, `hair_or_skin` and `skin_or_clothes`."""
-        smooth = {name: self._density(count) for name, count in self._counts.items()}
-        skin, clothes = smooth["skin"], smooth["clothes"]
-        # The hair's place also holds forehead and ears: weigh its colours by how unlike skin they are.
-        hair = self._density(self._counts["hair"] * smooth["hair"] / (smooth["hair"] + 1.5 * skin))
-        self.hair_or_skin = self._odds(hair, skin)
-        self.hair_or_rest = self._odds(hair, 0.5 * skin + 0.5 * clothes)
+        skin = self._density(self._counts["skin"], lightness=4.0)  # light falls on neck and forehead differently
+        neck = self._density(self._counts["neck"])
+        hair, clothes = self._density(self._counts["hair"]), self._density(self._counts["clothes"])
+        # The hair's place also holds forehead and ears, and the clothes' place hair: weigh both by what they are not.
+        hair = self._density(self._counts["hair"] * hair / (hair + 1.5 * skin))
+        clothes = clothes * (clothes / (clothes + hair + skin)) ** 2
+        self.hair_or_skin = self._odds(hair, self._density(self._counts["skin"]))
+        self.hair_or_rest = self._odds(hair, 0.4 * skin + 0.2 * neck + 0.4 * clothes)
         self.skin_or_clothes = self._odds(skin, clothes)
 
-    def _density(self, counts: np.ndarray) -> np.ndarray:
-        cube = gaussian_filter(counts.reshape((self.BINS,) * 3), 1.0, mode="constant").ravel()
+    def _density(self, counts: np.ndarray, lightness: float = 1.0) -> np.ndarray:
+        cube = counts.reshape((self.BINS,) * 3)
+        cube = gaussian_filter(cube, (lightness, 1.0, 1.0), mode="constant").ravel()
         return cube / max(cube.sum(), 1e-9) + 1e-6
 
     @staticmethod
@@ -255,45 +272,58 @@ def matte(frame: np.ndarray, plate: np.ndarray, person: np.ndarray, *, reach: in
     rows, columns = np.nonzero(band)
     if not len(rows):
         return alpha
-    small = cv2.resize(frame, (WORK, WORK), interpolation=cv2.INTER_AREA).astype(np.float32)
-    small_plate = cv2.resize(plate, (WORK, WORK), interpolation=cv2.INTER_AREA).astype(np.float32)
-    fore = _spread(small, inside, radius)
-    drift = _spread(small - small_plate, outside, radius)
-    maps = np.dstack([fore, drift, person])
+    half = WORK // 2  # colours near by are smooth: half the grid is enough
+    small = cv2.resize(frame, (half, half), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small_plate = cv2.resize(plate, (half, half), interpolation=cv2.INTER_AREA).astype(np.float32)
+    reach_small = max(1, round(reach * half / 512))
+    fore = _spread(small, inside[::2, ::2] & inside[1::2, 1::2], reach_small)
+    back = _spread(small - small_plate, outside[::2, ::2] & outside[1::2, 1::2], reach_small)
     # Bilinear look-up of the small maps at the band's pixels only.
-    at = [((i + 0.5) * (WORK / size) - 0.5).astype(np.float32) for i in (columns, rows)]
-    fore, drift, prior = np.split(_lookup(maps, *at), [3, 6], axis=1)
+    found = [_lookup(maps, columns, rows, size) for maps in (fore, back, person)]
+    maps = np.concatenate(found, axis=1)
+    fore, fore_spread, drift, drift_spread, prior = np.split(maps, [3, 4, 7, 8], axis=1)
     prior = np.clip((prior[:, 0] - 0.25) / 0.6, 0, 1)
     back = plate[rows, columns].astype(np.float32) + drift
     across = fore - back
     offset = frame[rows, columns].astype(np.float32) - back
     strength = (across**2).sum(1)
-    hold = 300.0  # (about 10 grey levels)^2 a channel: below it the colours cannot tell
+    # Least squares of two witnesses: the colours, as sure as fore- and background are plain, and the mask (+-0.25).
+    noise = 5.0**2 + prior * fore_spread[:, 0] + (1 - prior) * drift_spread[:, 0]
+    hold = noise / 0.25**2
     found = ((across * offset).sum(1) + hold * prior) / (strength + hold)
     alpha[rows, columns] = np.clip((found - 0.06) / 0.86, 0, 1)
     return alpha
 
 
-def _lookup(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Bilinear samples of maps [H, W, C] at x, y [M] (OpenCV px), float32 [M, C]."""
-    height, width, _ = maps.shape
-    x, y = np.clip(x, 0, width - 1.001), np.clip(y, 0, height - 1.001)
-    column, row = x.astype(np.int32), y.astype(np.int32)
-    fx, fy = (x - column)[:, None], (y - row)[:, None]
-    flat = maps.reshape(height * width, -1)
-    first = row * width + column
-    top = flat[first] * (1 - fx) + flat[first + 1] * fx
-    bottom = flat[first + width] * (1 - fx) + flat[first + width + 1] * fx
-    return top * (1 - fy) + bottom * fy
+def _lookup(maps: np.ndarray, columns: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
+    """Bilinear samples [M, C] of small maps [H, H(, C)] at pixels of a `size` x `size` frame."""
+    ratio = maps.shape[0] / size
+    lines = -(-len(rows) // 1024)  # OpenCV's remap wants short sides: fold the list into a table
+    at = np.zeros((2, lines * 1024), np.float32)
+    at[:, : len(rows)] = columns, rows
+    at = ((at + 0.5) * ratio - 0.5).reshape(2, lines, 1024)
+    out = cv2.remap(maps, at[0], at[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return out.reshape(lines * 1024, -1)[: len(rows)]
 
 
 def _spread(image: np.ndarray, where: np.ndarray, radius: int) -> np.ndarray:
-    """Colours of image [H, W, 3] carried out of where [H, W]: near means where there are any, wide ones beyond."""
+    """Colours of image [H, W, 3] carried out of where [H, W], and how much they vary: [H, W, 4].
+
+    They are means over the neighbourhood, and over a wider one where nothing is near. The last channel is the
+    variance there, mean of the three colours.
+    """
     weight = where.astype(np.float32)
-    stack = np.dstack([image * weight[..., None], weight])
+    stack = np.empty((*weight.shape, 5), np.float32)
+    stack[..., :3] = image
+    stack[..., 3] = np.einsum("hwc,hwc->hw", image, image) / 3
+    stack[..., 4] = 1
+    stack *= weight[..., None]
     total = np.zeros_like(stack)
     for grow, trust in ((radius, 1.0), (3 * radius, 1e-3)):
         side = 2 * grow + 1
         total += trust * cv2.blur(stack, (side, side), borderType=cv2.BORDER_REPLICATE)
-    mean = (stack.sum((0, 1)) / max(float(weight.sum()), 1e-6))[:3]
-    return (total[..., :3] + 1e-9 * mean) / (total[..., 3:] + 1e-9)
+    mean = stack.mean((0, 1)) / max(float(weight.mean()), 1e-6)
+    out = (total[..., :4] + 1e-7 * mean[:4]) / (total[..., 4:] + 1e-7)
+    mean = np.einsum("hwc,hwc->hw", out[..., :3], out[..., :3]) / 3
+    out[..., 3] = np.maximum(out[..., 3] - mean, 0)
+    return out
