@@ -1,1 +1,12 @@
+"""The only room that opens media files (through PyAV): clips, sound, pictures, layers, crops, video files."""
 
+from vocalface.media.clip import Clip, Frame, View, open_clip
+from vocalface.media.image import crop, encode_image, paste_back, read_image, resize, write_image
+from vocalface.media.layers import LayerWriter, read_layer
+from vocalface.media.sound import read_sound, write_sound
+from vocalface.media.write import VideoWriter
+
+__all__ = [
+    "Clip", "Frame", "LayerWriter", "VideoWriter", "View", "crop", "encode_image", "open_clip", "paste_back",
+    "read_image", "read_layer", "read_sound", "resize", "write_image", "write_sound",
+]  # fmt: skip
