@@ -108,6 +108,23 @@ class Speak(Common):
 
 
 @dataclass(kw_only=True)
+class Ablate(Common):
+    """Train the paper's ablations on clips or observations; a table with mean and spread over seeds."""
+
+    clips: Positional[tuple[Path, ...]] = ()
+    output: Output = None
+    """Folder of the runs (default ./ablation); finished runs are not trained again."""
+    preset: str = "demo"
+    size: int | None = None
+    seeds: int = 3
+    variants: tuple[str, ...] = ("hybrid", "implicit", "explicit")
+    set: tuple[str, ...] = ()
+    """Single fields of the configuration."""
+    au_table: Path | None = None
+    face: str = "largest"
+
+
+@dataclass(kw_only=True)
 class Evaluate(Common):
     """Measure videos, alone or against the true one."""
 
@@ -196,7 +213,7 @@ def train(a: Train) -> dict:
     }
 
 
-def observations(source: Path, size: int, a: Train, progress):
+def observations(source: Path, size: int, a: Train | Ablate, progress):
     """A folder of observations, a TalkingGaussian / ER-NeRF data folder, or a clip that is observed first."""
     from vocalface.observe import observe as run
     from vocalface.observe import store
@@ -225,6 +242,24 @@ def speak(a: Speak) -> dict:
         "video": str(made.video), "frames": made.frames, "seconds": round(made.seconds, 3), "fps": round(made.fps, 1),
         "result": str(made.video),
     }  # fmt: skip
+
+
+def ablate(a: Ablate) -> dict:
+    from vocalface.hmtalker.ablate import ablate as run
+    from vocalface.hmtalker.ablate import table
+    from vocalface.hmtalker.config import preset
+
+    if not a.clips:
+        raise ConfigError("no clip is given", "vocalface ablate", "vocalface ablate CLIP… --variants hybrid implicit")
+    config = preset(a.preset).replace(**overrides(a.set), **({"size": a.size} if a.size else {}))
+    progress = reporter(a)
+    clips = {c.stem: observations(c, config.size, a, progress) for c in a.clips}
+    folder = a.output or Path("ablation")
+    rows = run(clips, folder, config, variants=a.variants, seeds=a.seeds, progress=progress)
+    text = table(rows)
+    (folder / "table.md").write_text(text + "\n")
+    say(a, text)
+    return {"rows": [vars(r) for r in rows], "result": str(folder / "table.md")}
 
 
 def evaluate(a: Evaluate) -> dict:
@@ -280,7 +315,7 @@ def demo(a: Demo) -> dict:
 
 
 VERBS: dict[str, tuple[type, Callable]] = {
-    "observe": (Observe, observe), "train": (Train, train), "speak": (Speak, speak), "evaluate": (Evaluate, evaluate),
+    "observe": (Observe, observe), "train": (Train, train), "speak": (Speak, speak), "ablate": (Ablate, ablate), "evaluate": (Evaluate, evaluate),
     "present": (Present, present), "demo": (Demo, demo), "fetch": (Fetch, fetch), "doctor": (Doctor, doctor),
 }  # fmt: skip
 

@@ -55,7 +55,8 @@ def run(folder: Path | str, *, seconds: float = 40.0, preset: str = "demo", seed
         "folder": str(folder),
     }
     lines = [
-        f"held-out frames: PSNR {audio['psnr']:.2f} dB full, {audio['psnr_head']:.2f} head, {audio['psnr_mouth']:.2f} mouth",
+        "held-out frames, PSNR in dB: "
+        f"{audio['psnr']:.2f} full, {audio['psnr_head']:.2f} head, {audio['psnr_mouth']:.2f} mouth",
         f"the same head undeformed: {still['psnr_head']:.2f} head, {still['psnr_mouth']:.2f} mouth",
         f"AU26 predicted from speech against the truth: r = {audio.get('au26_corr', float('nan')):.3f}",
         f"lag {audio.get('lag', 0):+.1f} frames; speaks at {spoken.fps:.0f} frames a second on this machine",
