@@ -133,13 +133,13 @@ class LayerBuilder:
         person = keep_person(self._person(frame), shape)
         cells = ColourModel.index(self._small(frame))
         alpha = matte(frame, self.plate, person)
-        split = self._head_share(cells, person, shape)
+        above = cv2.GaussianBlur(shape.above_jaw(), (3, 3), 0)
+        split = self._head_share(above, cells, person, shape)
         head = alpha * split
         body = alpha - head
-        labels = self._labels(cells, person, alpha, split, shape)
+        labels = self._labels(cells, person, alpha, split, above, shape)
         torso = torso_layer(frame, self.plate, head, body, shape)
         head_alpha = np.rint(head * 255).astype(np.uint8)
-        labels[(head_alpha < 128) & (labels >= FACE) & (labels <= MOUTH)] = BACKGROUND
         return labels, head_alpha, torso
 
     # -- parts ---------------------------------------------------------------------------------------------------
@@ -166,9 +166,9 @@ class LayerBuilder:
         jaw_half = np.abs((shape.landmarks[JAW[1]] - shape.landmarks[JAW[-2]]) @ shape.right) / 2
         column = np.abs(u) * shape.half_width / max(jaw_half, 1e-3)
         score -= 3.0 * np.clip(1.2 - column, 0, 0.4) / 0.4  # the neck's column
-        score += 4 * self._coming_down(cells, person, shape, u, v, above) - 2
+        score += 3 * self._coming_down(cells, person, shape, u, v, above) - 1.5
         if prior:
-            score += 1.5 * cv2.remap(self._prior, *_prior_grid(u, v), cv2.INTER_LINEAR, borderValue=-2.0)
+            score += cv2.remap(self._prior, *_prior_grid(u, v), cv2.INTER_LINEAR, borderValue=-2.0)
         hair = np.clip(score / 2 + 0.5, 0, 1) * np.clip((CUT - v) / 0.04 + 0.5, 0, 1) * (person > 0.3)
         hair[above > 0.5] = 0
         hair = cv2.morphologyEx(hair, cv2.MORPH_OPEN, _disc(1))
@@ -214,9 +214,9 @@ class LayerBuilder:
         self.hair_shares = (float(left), float(right))
         self.long_hair = (left > 0.006, right > 0.006)
 
-    def _head_share(self, cells: np.ndarray, person: np.ndarray, shape: FaceShape) -> np.ndarray:
+    def _head_share(self, above: np.ndarray, cells: np.ndarray, person: np.ndarray, shape: FaceShape) -> np.ndarray:
         """How much of each pixel's person belongs to the head, float32 [S, S], soft over 1-2 px."""
-        share = cv2.GaussianBlur(shape.above_jaw(), (3, 3), 0)
+        share = above
         if any(self.long_hair):
             hair = self._hanging(cells, person, shape, prior=True)
             u, _ = shape.coordinates(WORK)
@@ -234,7 +234,13 @@ class LayerBuilder:
         return share
 
     def _labels(
-        self, cells: np.ndarray, person: np.ndarray, alpha: np.ndarray, split: np.ndarray, shape: FaceShape
+        self,
+        cells: np.ndarray,
+        person: np.ndarray,
+        alpha: np.ndarray,
+        split: np.ndarray,
+        above: np.ndarray,
+        shape: FaceShape,
     ) -> np.ndarray:
         u, v = shape.coordinates(WORK)
         hair = cv2.blur(self.colours.hair_or_skin[cells], (7, 7))
@@ -251,7 +257,7 @@ class LayerBuilder:
         skin = cv2.blur(self.colours.skin_or_clothes[cells], (5, 5))
         neck = (skin > 0) | ((np.abs(u) < 0.5) & (v < 0.06))
         neck &= (np.abs(u) < 1.0) & (v < 0.6)
-        is_hair = self._full(is_hair.astype(np.float32)) > 0.5
+        is_hair = (self._full(is_hair.astype(np.float32)) > 0.5) | (above < 0.5)
         is_neck = self._full(neck.astype(np.float32)) > 0.5
         is_head = split >= 0.5
         labels = np.where(is_head, np.where(is_hair, HAIR, FACE), np.where(is_neck, NECK, TORSO)).astype(np.uint8)
@@ -291,7 +297,7 @@ def head_colours(frame: np.ndarray, behind: np.ndarray, head_alpha: np.ndarray) 
     Returns:
         [S, S, 3] uint8; the frame's own where alpha is 0 or 255.
     """
-    return _unmix(frame, behind, head_alpha.astype(np.float32) / 255)[0]
+    return _unmix(frame, behind, head_alpha)[0]
 
 
 def steady(landmarks: np.ndarray, valid: np.ndarray, size: int) -> np.ndarray:
@@ -323,8 +329,8 @@ def torso_layer(
         [S, S, 4] uint8.
     """
     size, scale = shape.size, shape.scale
-    colour, alpha = _unmix(frame, plate, body)
-    out = np.dstack([colour, alpha])
+    seen = body / np.maximum(1 - head, 0.5)  # the head lies over the layer: it hides its share
+    out = np.dstack(_unmix(frame, plate, np.rint(seen.clip(0, 1) * 255).astype(np.uint8), may_raise=head == 0))
     covered = head > 0.03
     solid = (body > 0.9) & ~covered
     rows = np.flatnonzero(solid.any(1))
@@ -345,15 +351,25 @@ def torso_layer(
     return out
 
 
-def _unmix(frame: np.ndarray, plate: np.ndarray, body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Colour [S, S, 3] uint8 and alpha [S, S] uint8 such that colour over the plate is the frame."""
-    alpha = np.rint(body * 255).astype(np.uint8)
-    colour = frame.copy()
-    edge = (alpha > 0) & (alpha < 255)
-    image, back = frame[edge].astype(np.float32), plate[edge].astype(np.float32)
-    a = alpha[edge, None].astype(np.float32) / 255
-    colour[edge] = np.clip(np.rint((image - (1 - a) * back) / a), 0, 255).astype(np.uint8)
-    return colour, alpha
+def _unmix(
+    frame: np.ndarray, back: np.ndarray, alpha: np.ndarray, may_raise: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Colour [S, S, 3] uint8 that with alpha [S, S] uint8 over `back` is the frame, and alpha.
+
+    Where no colour can do that, alpha becomes as large as it must, if `may_raise` [S, S] allows it.
+    """
+    colour, alpha = frame.reshape(-1, 3).copy(), alpha.ravel().copy()
+    edge = np.flatnonzero((alpha > 0) & (alpha < 255))
+    image, behind = colour[edge].astype(np.float32), back.reshape(-1, 3)[edge].astype(np.float32)
+    if may_raise is not None:
+        offset = image - behind
+        room = np.where(offset > 0, 255 - behind, behind)
+        needed = np.ceil(255 * (np.abs(offset) / np.maximum(room, 1)).max(1)).clip(0, 255)
+        raised = np.maximum(alpha[edge], needed.astype(np.uint8))
+        alpha[edge] = np.where(may_raise.ravel()[edge], raised, alpha[edge])
+    share = alpha[edge, None].astype(np.float32) / 255
+    colour[edge] = np.rint((image - (1 - share) * behind) / share).clip(0, 255).astype(np.uint8)
+    return colour.reshape(frame.shape), alpha.reshape(frame.shape[:2])
 
 
 def _under_head(
@@ -363,7 +379,7 @@ def _under_head(
     scale, (height, size) = shape.scale, covered.shape
     painted = frame.copy()
     # Sideways and a little upwards: the mean colour of the body near by.
-    radius = max(2, round(10 * scale))
+    radius = max(2, round(16 * scale))
     near = cv2.dilate(solid.astype(np.uint8), _disc(radius)) > 0
     near &= covered
     if not near.any():
@@ -381,28 +397,41 @@ def _under_head(
     if not len(columns):
         return near, painted
     top = (height - 2 - step[::-1].argmax(0))[columns]  # the lowest head pixel of the column
-    colours = np.zeros((size, 3), np.float32)
-    skip, count = max(1, round(5 * scale)), max(2, round(4 * scale))
-    for k in range(skip, skip + count):
-        row = np.minimum(top + k, height - 1)
-        row = np.where(solid[row, columns], row, top + 1)
-        colours[columns] += frame[row, columns] / count
-    weight = has.astype(np.float32)[None]
-    kernel = (2 * max(1, round(6 * scale)) + 1, 1)
-    blurred = cv2.GaussianBlur(colours[None] * weight[..., None], kernel, 0)[0]
-    colours = (blurred / np.maximum(cv2.GaussianBlur(weight, kernel, 0)[0], 1e-3)[:, None])[columns]
+    deep = _column_colours(frame, solid, columns, top, shape, range(max(2, round(5 * scale)), max(4, round(9 * scale))))
+    edge = _column_colours(frame, solid, columns, top, shape, range(1, max(2, round(3 * scale))))
     jaw = shape.jaw()[1:-1, 0]
     middle, reach = (jaw.min() + jaw.max()) / 2, max(float(np.ptp(jaw)) / 2, 1.0)
     taper = np.clip((1 - np.abs(columns + 0.5 - middle) / reach) * 4, 0, 1)
-    length = (12 + 41 * taper) * scale
+    length = (20 + 33 * taper) * scale
     rise = top[None] - np.arange(height)[:, None]
     # High up it stays clear of the head's own outline, from behind which a moving head would let it peep.
-    deep = cv2.erode(person.astype(np.uint8), _disc(max(1, round(8 * scale))))[:, columns] > 0
-    up = (rise >= 0) & (rise < length) & covered[:, columns] & (deep | (rise < 12 * scale))
+    clear = cv2.erode(person.astype(np.uint8), _disc(max(1, round(8 * scale))))[:, columns] > 0
+    up = (rise >= 0) & (rise < length) & covered[:, columns] & (clear | (rise < 20 * scale))
     row, column = np.nonzero(up)
-    shade = np.maximum(0.98 ** (rise[row, column] / scale), 0.5)[:, None]
-    painted[row, columns[column]] = (colours[column] * shade).clip(0, 255)
+    distance = rise[row, column, None] / scale
+    shade = np.maximum(0.98**distance, 0.5)
+    value = deep[column] * shade + (edge - deep)[column] * np.exp(-distance / 8)  # no step where the frame ends
+    painted[row, columns[column]] = value.clip(0, 255)
     fill = near.copy()
     fill[:, columns] |= up
     fill &= near | (cv2.morphologyEx(fill.astype(np.uint8), cv2.MORPH_OPEN, np.ones((1, 7), np.uint8)) > 0)
     return fill, painted
+
+
+def _column_colours(
+    frame: np.ndarray, solid: np.ndarray, columns: np.ndarray, top: np.ndarray, shape: FaceShape, below: range
+) -> np.ndarray:
+    """Mean colour of the body `below` px under the head in each column, smooth from column to column, [K, 3]."""
+    size, height = shape.size, len(frame)
+    colours = np.zeros((1, size, 3), np.float32)
+    weight = np.zeros((1, size), np.float32)
+    weight[0, columns] = 1
+    for k in below:
+        row = np.minimum(top + k, height - 1)
+        row = np.where(solid[row, columns], row, top + 1)
+        colours[0, columns] += frame[row, columns] / len(below)
+    kernel = (2 * max(1, round(6 * shape.scale)) + 1, 1)
+    blurred = (
+        cv2.GaussianBlur(colours, kernel, 0)[0] / np.maximum(cv2.GaussianBlur(weight, kernel, 0)[0], 1e-3)[:, None]
+    )
+    return blurred[columns]

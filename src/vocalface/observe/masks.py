@@ -139,12 +139,12 @@ class FaceShape:
         return self.fill(self.landmarks[list(indices)], side)
 
     def jaw(self) -> np.ndarray:
-        """The jaw line from angle to angle, [15, 2] px, a little outside the landmarks, which sit on the bone."""
+        """The jaw line from angle to angle, [15, 2] px; at the chin a little below the landmarks, as beards are."""
         points = self.landmarks[list(JAW)].astype(np.float32)
-        centre = points[[0, -1]].mean(0)
-        outward = points - centre
+        outward = points - points[[0, -1]].mean(0)
         outward /= np.maximum(np.linalg.norm(outward, axis=1, keepdims=True), 1e-6)
-        return points + 0.018 * self.height * outward
+        below = np.clip(outward @ self.down, 0, 1)
+        return points + 0.018 * self.height * (below**2)[:, None] * self.down
 
     def above_jaw(self, side: int | None = None) -> np.ndarray:
         """All above the jaw line, which runs on sideways just under the ear lobes; float32 [side, side]."""
@@ -234,10 +234,11 @@ class ColourModel:
         hair, clothes = self._density(self._counts["hair"]), self._density(self._counts["clothes"])
         # The hair's place also holds forehead and ears, and the clothes' place hair: weigh both by what they are not.
         hair = self._density(self._counts["hair"] * hair / (hair + 1.5 * skin))
-        clothes = clothes * (clothes / (clothes + hair + skin)) ** 2
+        not_hair = clothes * (clothes / (clothes + hair)) ** 2
+        not_skin = clothes * (clothes / (clothes + skin)) ** 2
         self.hair_or_skin = self._odds(hair, self._density(self._counts["skin"]))
-        self.hair_or_rest = self._odds(hair, 0.4 * skin + 0.2 * neck + 0.4 * clothes)
-        self.skin_or_clothes = self._odds(skin, clothes)
+        self.hair_or_rest = self._odds(hair, 0.4 * skin + 0.2 * neck + 0.4 * not_hair)
+        self.skin_or_clothes = self._odds(skin, not_skin)
 
     def _density(self, counts: np.ndarray, lightness: float = 1.0) -> np.ndarray:
         cube = counts.reshape((self.BINS,) * 3)
@@ -265,7 +266,7 @@ def matte(frame: np.ndarray, plate: np.ndarray, person: np.ndarray, *, reach: in
     """
     size = frame.shape[0]
     radius = max(1, round(reach * WORK / 512))
-    inside = cv2.erode((person > 0.85).astype(np.uint8), _disc(radius), borderValue=1)
+    inside = cv2.erode((person > 0.85).astype(np.uint8), _disc(max(1, radius - 1)), borderValue=1)
     outside = cv2.erode((person < 0.15).astype(np.uint8), _disc(radius), borderValue=1)
     alpha = cv2.resize(inside, (size, size), interpolation=cv2.INTER_NEAREST).astype(np.float32)
     band = cv2.resize(1 - inside - outside, (size, size), interpolation=cv2.INTER_NEAREST) > 0
@@ -287,9 +288,10 @@ def matte(frame: np.ndarray, plate: np.ndarray, person: np.ndarray, *, reach: in
     across = fore - back
     offset = frame[rows, columns].astype(np.float32) - back
     strength = (across**2).sum(1)
-    # Least squares of two witnesses: the colours, as sure as fore- and background are plain, and the mask (+-0.25).
+    # Least squares of two witnesses: the colours, as sure as fore- and background are plain, and the mask, as sure
+    # as it is decided (+-0.1 to +-0.3).
     noise = 5.0**2 + prior * fore_spread[:, 0] + (1 - prior) * drift_spread[:, 0]
-    hold = noise / 0.25**2
+    hold = noise / (0.1 + 0.8 * prior * (1 - prior)) ** 2
     found = ((across * offset).sum(1) + hold * prior) / (strength + hold)
     alpha[rows, columns] = np.clip((found - 0.06) / 0.86, 0, 1)
     return alpha

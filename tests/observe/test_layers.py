@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from observe_scene import DARK, clip, person_mask, wall
+from scipy.ndimage import binary_dilation, distance_transform_edt, shift
+
+from vocalface.errors import ObservationsError
+from vocalface.observe.layers import LayerBuilder, head_colours, steady
+from vocalface.types import BACKGROUND, FACE, HAIR, MOUTH, NECK, TORSO
+
+SIZE = 256
+
+
+class Built:
+    """A drawn clip with its layers."""
+
+    def __init__(self, drawn, size=SIZE, invalid=()):
+        self.drawn = drawn
+        valid = ~np.isin(np.arange(len(drawn)), invalid)
+        landmarks = np.stack([d.landmarks for d in drawn])
+        self.builder = LayerBuilder(size, landmarks, valid, person=person_mask(drawn))
+        self.plate = self.builder.observe_plate((i, d.frame) for i, d in enumerate(drawn))
+
+    def layers(self, index):
+        return self.builder.build(index, self.drawn[index].frame)
+
+    def behind(self, torso):
+        share = torso[..., 3:] / 255
+        return np.rint(torso[..., :3] * share + self.plate * (1 - share)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def short():
+    return Built(clip(SIZE, 12, reach=0.1, gap=0.04))
+
+
+@pytest.fixture(scope="module")
+def long():
+    return Built(clip(SIZE, 8, reach=0.06, long_hair=True))
+
+
+def iou(a, b):
+    return (a & b).sum() / (a | b).sum()
+
+
+def psnr(a, b):
+    return 10 * np.log10(255**2 / np.mean((a.astype(float) - b.astype(float)) ** 2))
+
+
+def test_plate_is_exact_where_it_was_uncovered(short):
+    clear = np.stack([distance_transform_edt(d.person < 0.02) for d in short.drawn])
+    uncovered = clear.max(0) > 8
+    assert 0.6 < uncovered.mean() < 0.95
+    assert (short.plate[uncovered] == wall(SIZE)[uncovered]).all()
+    assert np.abs(short.plate.astype(int) - wall(SIZE)).max() < 100  # what was never seen goes on smoothly
+
+
+def test_plate_needs_frames(short):
+    builder = LayerBuilder(SIZE, np.stack([short.drawn[0].landmarks]), np.array([True]), person=lambda f: None)
+    with pytest.raises(ObservationsError):
+        builder.observe_plate([])
+    with pytest.raises(ObservationsError, match="plate first"):
+        builder.build(0, short.drawn[0].frame)
+
+
+def test_shapes_and_types(short):
+    labels, head_alpha, torso = short.layers(3)
+    assert labels.shape == head_alpha.shape == (SIZE, SIZE) and torso.shape == (SIZE, SIZE, 4)
+    assert labels.dtype == head_alpha.dtype == torso.dtype == np.uint8
+    assert short.plate.shape == (SIZE, SIZE, 3) and short.plate.dtype == np.uint8
+    assert set(np.unique(labels)) == {BACKGROUND, FACE, HAIR, MOUTH, NECK, TORSO}
+
+
+def test_layers_are_a_function_of_the_frame(short):
+    first, again = short.layers(2), short.layers(2)
+    assert all((a == b).all() for a, b in zip(first, again))
+
+
+@pytest.mark.parametrize("index", [0, 3, 9])
+def test_labels_agree_with_the_truth(short, index):
+    labels, head_alpha, _ = short.layers(index)
+    truth = short.drawn[index].labels
+    assert iou(labels != BACKGROUND, truth != BACKGROUND) > 0.985
+    assert iou(np.isin(labels, (FACE, HAIR, MOUTH)), np.isin(truth, (FACE, HAIR))) > 0.96
+    assert iou(labels == HAIR, truth == HAIR) > 0.85
+    assert iou(labels == TORSO, truth == TORSO) > 0.9
+    assert np.isin(labels[head_alpha > 127], (FACE, HAIR, MOUTH)).all()
+    assert not np.isin(labels[head_alpha == 0], (FACE, HAIR, MOUTH)).any()
+
+
+def test_head_edge_is_matted(short):
+    drawn = short.drawn[3]
+    _, head_alpha, _ = short.layers(3)
+    edge = (distance_transform_edt(drawn.head > 0) < 5) & (distance_transform_edt(drawn.head < 1) < 5)
+    edge &= np.arange(SIZE)[:, None] < 0.5 * SIZE  # the outline, not the jaw
+    assert np.abs(head_alpha / 255 - drawn.head)[edge].mean() < 0.04
+
+
+@pytest.mark.parametrize("which", ["short", "long"])
+def test_true_head_over_the_layers_is_the_frame(which, request):
+    built = request.getfixturevalue(which)
+    for index in (1, 5):
+        frame = built.drawn[index].frame
+        _, head_alpha, torso = built.layers(index)
+        behind, share = built.behind(torso), head_alpha[..., None] / 255
+        colours = head_colours(frame, behind, head_alpha)
+        assert psnr(np.rint(colours * share + behind * (1 - share)), frame) > 38
+        body = (torso[..., 3] > 0) & (head_alpha == 0)
+        assert np.abs(behind[body].astype(int) - frame[body]).max() <= 2
+        assert (behind[torso[..., 3] == 0] == built.plate[torso[..., 3] == 0]).all()
+
+
+@pytest.mark.parametrize("move", [(-4, 0), (-3, 3), (-3, -3)])
+def test_no_hole_opens_under_the_chin(short, move):
+    _, head_alpha, torso = short.layers(1)
+    drawn = short.drawn[1]
+    person = drawn.person > 0.5
+    moved = shift(head_alpha.astype(float), move, order=1) > 127
+    jaw = np.zeros_like(person)
+    rows, columns = np.ogrid[:SIZE, :SIZE]
+    centre = drawn.landmarks[[234, 454], 0].mean()
+    jaw[(rows > drawn.landmarks[152, 1] - 30) & (np.abs(columns - centre) < 0.085 * SIZE)] = True
+    opened = jaw & person & ~moved
+    assert opened.sum() > 100
+    assert torso[..., 3][opened].min() > 250
+
+
+def test_closed_mouth_has_no_interior():
+    built = Built(clip(SIZE, 4, reach=0.05, gap=0.0))
+    assert not (built.layers(0)[0] == MOUTH).any()
+
+
+def test_mouth_lies_inside_the_face(short):
+    labels, head_alpha, _ = short.layers(0)
+    mouth = labels == MOUTH
+    assert mouth.sum() > 100
+    assert np.isin(labels[binary_dilation(mouth, iterations=2)], (MOUTH, FACE)).all()
+    assert (head_alpha[mouth] == 255).all()
+
+
+def test_hanging_hair_is_head(long):
+    assert long.builder.long_hair == (True, True)
+    labels, head_alpha, torso = long.layers(1)
+    truth = long.drawn[1]
+    hanging = (truth.labels == HAIR) & (np.arange(SIZE)[:, None] > truth.landmarks[58, 1] + 8)
+    hanging &= np.arange(SIZE)[:, None] < truth.landmarks[152, 1] + 8
+    assert hanging.sum() > 500
+    assert (head_alpha[hanging] > 127).mean() > 0.88
+    assert (labels[hanging] == HAIR).mean() > 0.85
+    outer = hanging & (np.abs(np.arange(SIZE) - truth.landmarks[[234, 454], 0].mean()) > 0.14 * SIZE)
+    left = (torso[..., 3] > 127) & outer & (head_alpha < 128)
+    assert left.sum() < 0.02 * outer.sum()  # no outline of the hair stays behind with the torso
+
+
+def test_clothes_of_the_hairs_colour_stay_torso():
+    built = Built(clip(SIZE, 6, reach=0.08, shirt=DARK))
+    assert built.builder.long_hair == (False, False)
+    labels, head_alpha, _ = built.layers(1)
+    torso = built.drawn[1].labels == TORSO
+    assert (head_alpha[torso] > 127).mean() < 0.01
+    assert iou(labels == TORSO, torso) > 0.85
+
+
+def test_frame_without_anybody_has_no_layers(short):
+    drawn = short.drawn
+    landmarks = np.stack([d.landmarks for d in drawn])
+    builder = LayerBuilder(SIZE, landmarks, np.ones(len(drawn), bool), person=lambda f: np.zeros((SIZE, SIZE)))
+    builder.observe_plate((i, d.frame) for i, d in enumerate(drawn))
+    labels, head_alpha, torso = builder.build(0, drawn[0].frame)
+    assert not labels.any() and not head_alpha.any() and not torso.any()
+
+
+def test_512_gives_the_same_picture_as_256():
+    small, big = Built(clip(256, 4, reach=0.1)), Built(clip(512, 4, reach=0.1), size=512)
+    a, b = small.layers(1)[1], big.layers(1)[1]
+    assert iou(a > 127, b.reshape(256, 2, 256, 2).mean((1, 3)) > 127) > 0.98
+
+
+def test_plate_indices_leave_out_frames_without_a_face(short):
+    built = Built(short.drawn, invalid=(2, 3))
+    assert not np.isin((2, 3), built.builder.plate_indices).any()
+
+
+def test_steady_landmarks_do_not_lag_and_stop_at_cuts():
+    ramp = np.arange(10, dtype=np.float32)[:, None, None] * np.ones((1, 3, 2), np.float32)
+    assert np.allclose(steady(ramp, np.ones(10, bool), 256), ramp)
+    cut = np.concatenate([np.zeros((5, 3, 2), np.float32), np.full((5, 3, 2), 50, np.float32)])
+    assert (steady(cut, np.ones(10, bool), 256) == cut).all()
