@@ -260,7 +260,8 @@ class LayerBuilder:
         is_hair = (self._full(is_hair.astype(np.float32)) > 0.5) | (above < 0.5)
         is_neck = self._full(neck.astype(np.float32)) > 0.5
         is_head = split >= 0.5
-        labels = np.where(is_head, np.where(is_hair, HAIR, FACE), np.where(is_neck, NECK, TORSO)).astype(np.uint8)
+        table = np.array([[TORSO, NECK], [FACE, HAIR]], np.uint8)
+        labels = table[is_head.view(np.uint8), np.where(is_head, is_hair, is_neck).view(np.uint8)]
         labels[shape.mouth_interior() & is_head] = MOUTH
         labels[alpha < 0.5] = BACKGROUND
         return labels
@@ -340,14 +341,12 @@ def torso_layer(
         fill, painted = _under_head(frame[box], covered[box], solid[box], (head + body)[box] > 0.5, shape)
         # Where the head hides half or less the frame itself is the best guess.
         inner = fill & (head[box] > 0.5)
-        patch = np.where(inner[..., None], painted, frame[box])
         side = 2 * max(1, round(2 * scale)) + 1
-        blurred = cv2.GaussianBlur(patch, (side, side), 0)
-        part = out[box]
-        np.copyto(part[..., :3], frame[box], where=fill[..., None])
-        np.copyto(part[..., :3], blurred, where=inner[..., None])
-        part[..., 3][fill] = 255
-    out *= (out[..., 3:] > 0).astype(np.uint8)
+        patch = cv2.copyTo(painted, inner.view(np.uint8), frame[box].copy())
+        patch = cv2.copyTo(cv2.GaussianBlur(patch, (side, side), 0), inner.view(np.uint8), frame[box].copy())
+        solid_patch = np.dstack([patch, np.full(fill.shape, 255, np.uint8)])
+        out[box] = cv2.copyTo(solid_patch, fill.view(np.uint8), out[box].copy())
+    out = cv2.copyTo(out, out[..., 3], np.zeros_like(out))
     return out
 
 
