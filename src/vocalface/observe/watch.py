@@ -1,0 +1,208 @@
+"""From a clip to its Observations: faces, crop, landmarks, pose, action units, layers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from vocalface import media
+from vocalface.errors import FaceError, OutputError
+from vocalface.observe import action_units, landmarks, pose, shots, store
+from vocalface.observe.layers import LayerBuilder
+from vocalface.types import FPS, CropBox, FaceTrack, Observations
+
+Progress = Callable[[int, int, str], None]
+LEAST_SEEN = 0.8  # share of frames in which the face must be seen
+VERSION = 1  # of what is computed; a change makes old folders stale
+
+
+def observe(
+    clip: Path | str,
+    folder: Path | str | None = None,
+    *,
+    size: int = 512,
+    au_table: Path | str | None = None,
+    face: str = "largest",
+    progress: Progress | None = None,
+) -> Observations:
+    """Observe a clip; the folder (default CLIP.obs beside it) is reused when it holds this clip with these settings.
+
+    Raises:
+        MediaError: no video. FaceError: no face, too small, seen in under 80 % of the frames, several of a like size.
+        ObservationsError: a table of action units that does not fit. OutputError: the folder cannot be written.
+    """
+    clip = Path(clip)
+    opened = media.open_clip(clip)
+    folder = Path(folder) if folder else clip.with_suffix(".obs")
+    content = store.file_hash(clip)
+    key = {"version": VERSION, "sha256": content, "size": size, "face": face, "au_table": str(au_table or "")}
+    with contextlib.suppress(Exception):
+        known = store.load(folder)
+        if known.info.get("key") == key:
+            return known
+    tell = progress or (lambda done, total, label: None)
+    began = time.monotonic()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write here ({error.strerror})", folder, "choose another folder with -o") from error
+    seen = _landmarks(opened, folder, key, tell)
+    start, stop = seen.shot
+    track, camera, info = _track(opened, seen, size, au_table)
+    layers = LayerBuilder(size, track.landmarks, track.valid, threads=os.cpu_count() or 1)
+    frames = stop - start
+
+    def crops(first: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+        for i, image in enumerate(opened.at(FPS).iterate(start + first, stop), first):
+            yield i, media.crop(image, seen.crop, size)
+
+    wanted = set(np.asarray(layers.plate_indices).tolist())
+
+    def for_plate() -> Iterator[tuple[int, np.ndarray]]:
+        for i, image in crops():
+            tell(i + 1, frames, "background")
+            if i in wanted:
+                yield i, image
+
+    plate = layers.observe_plate(for_plate())
+    writer = store.ObservationsWriter(folder, size)
+    try:
+        for i, image in crops():
+            writer.add(*layers.build(i, image))
+            tell(i + 1, frames, "layers")
+    except BaseException:
+        writer.abort()
+        raise
+    info |= {
+        "key": key, "start_frame": start, "source_frames": seen.total, "has_sound": opened.has_sound,
+        "source_rate": opened.rate, "source_size": [opened.width, opened.height],
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(time.monotonic() - began, 1),
+    }  # fmt: skip
+    (folder / "landmarks.npz").unlink(missing_ok=True)
+    return writer.finish(
+        clip=clip, clip_hash=content, crop=seen.crop, camera=camera, track=track, plate=plate, shots=[(0, frames)],
+        info=info,
+    )  # fmt: skip
+
+
+class Seen:
+    """Landmarks in source px of the longest shot."""
+
+    def __init__(self, points, shapes, valid, shot, crop, total, cuts) -> None:
+        self.points, self.shapes, self.valid = points, shapes, valid
+        self.shot, self.crop, self.total, self.cuts = tuple(int(s) for s in shot), crop, int(total), cuts
+
+
+def _landmarks(clip: media.Clip, folder: Path, key: dict, tell: Progress) -> Seen:
+    """Faces of every frame; kept in the folder, so that an interrupted run does not look twice."""
+    cache = folder / "landmarks.npz"
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        data = np.load(cache)
+        if json.loads(str(data["key"])) == key:
+            return Seen(
+                data["points"], data["shapes"], data["valid"], data["shot"], CropBox(*data["crop"].tolist()),
+                data["total"], data["cuts"].tolist(),
+            )  # fmt: skip
+    with landmarks.Landmarker() as landmarker:
+        found = landmarks.scan(clip, landmarker)
+        boxes = landmarks.choose(found, key["face"], clip.path)
+        crop = landmarks.automatic_crop(boxes, clip.width, clip.height)
+        size = float(np.median(boxes[:, 3] - boxes[:, 1]))
+        if size < landmarks.LEAST_FACE:
+            raise FaceError(
+                f"the face is {size:.0f} px high, too small",
+                clip.path,
+                "give footage with a face over 60 px, better 200",
+            )
+        total = len(clip.at(FPS))
+        if total < 2 * FPS:
+            raise FaceError(
+                f"the clip lasts {total / FPS:.1f} s", clip.path, "give at least 2 s, better 1 to 5 minutes"
+            )
+        points = np.zeros((total, 478, 3), np.float32)
+        shapes = np.zeros((total, 52), np.float32)
+        valid = np.zeros(total, bool)
+        marks = []
+        near = np.median((boxes[:, :2] + boxes[:, 2:]) / 2, axis=0)
+        last: landmarks.Face | None = None
+        for i, image in enumerate(clip.at(FPS)):
+            marks.append(shots.signature(image))
+            last = follow(landmarker, image, last, crop, near, size)
+            if last is not None:
+                points[i], shapes[i], valid[i] = last.landmarks, last.blendshapes, True
+                near = 0.8 * near + 0.2 * (last.box[:2] + last.box[2:]) / 2
+            tell(i + 1, total, "faces")
+    cuts = shots.find(marks)
+    shot = shots.longest(cuts)
+    np.savez(
+        cache, points=points, shapes=shapes, valid=valid, shot=shot, crop=[crop.x, crop.y, crop.side], total=total,
+        cuts=cuts, key=json.dumps(key),
+    )  # fmt: skip
+    return Seen(points, shapes, valid, shot, crop, total, cuts)
+
+
+def follow(
+    landmarker: landmarks.Landmarker, image: np.ndarray, last: landmarks.Face | None, crop: CropBox, near: np.ndarray,
+    size: float,
+) -> landmarks.Face | None:  # fmt: skip
+    """The face of this frame, in source px: looked for around the last one, else in the crop.
+
+    The landmarker sees a square of 1.9 faces, which keeps small faces at a size that it finds.
+    """
+    h, w = image.shape[:2]
+    tries = [(near, 1.9 * size)] if last is not None else []
+    tries += [((crop.x + crop.side / 2, crop.y + crop.side / 2), crop.side), (near, 2.6 * size)]
+    for centre, side in tries:
+        side = int(min(max(side, 64), max(h, w)))
+        x = int(np.clip(centre[0] - side / 2, 0, max(w - side, 0)))
+        y = int(np.clip(centre[1] - side / 2, 0, max(h - side, 0)))
+        part = image[y : y + side, x : x + side]
+        near_faces = [
+            f for f in landmarker(part)
+            if np.abs((f.box[:2] + f.box[2:]) / 2 + [x, y] - near).max() < 0.8 * size and 0.5 < f.size / size < 2
+        ]  # fmt: skip
+        if near_faces:
+            face = min(near_faces, key=lambda f: np.abs((f.box[:2] + f.box[2:]) / 2 + [x, y] - near).max())
+            return landmarks.Face(face.landmarks + np.array([x, y, 0], np.float32), face.blendshapes)
+    return None
+
+
+def _track(clip: media.Clip, seen: Seen, size: int, au_table) -> tuple[FaceTrack, object, dict]:
+    start, stop = seen.shot
+    valid = seen.valid[start:stop]
+    frames = stop - start
+    if frames < 2 * FPS:
+        raise FaceError(
+            f"the longest shot lasts {frames / FPS:.1f} s ({len(seen.cuts)} shots)", clip.path,
+            "cut the clip to one shot of at least 2 s",
+        )  # fmt: skip
+    dropped = landmarks.runs(~valid)
+    if valid.mean() < LEAST_SEEN:
+        listed = ", ".join(f"{a}-{b - 1}" for a, b in dropped[:6])
+        raise FaceError(
+            f"the face is seen in {100 * valid.mean():.0f} % of the frames", f"{clip.path} (missing: frames {listed})",
+            "cut those parts out",
+        )  # fmt: skip
+    scale = size / seen.crop.side
+    origin = np.array([seen.crop.x, seen.crop.y, 0], np.float32)
+    points = landmarks.fill((seen.points[start:stop] - origin) * np.float32(scale), valid)
+    shapes = landmarks.fill(seen.shapes[start:stop], valid)
+    principal = ((clip.width / 2 - seen.crop.x) * scale, (clip.height / 2 - seen.crop.y) * scale)
+    found = pose.track_pose(points, valid, size, principal)
+    if au_table:
+        units, provider = action_units.from_table(au_table, seen.total)[start:stop], "openface table"
+    else:
+        units = action_units.from_landmarks(points, shapes, found.poses, found.camera, valid)
+        provider = action_units.PROVIDER
+    info = {
+        "action_units": provider, "dropped_frames": dropped, "all_shots": seen.cuts,
+        "pose": {"rmse_px": round(found.rmse, 3), "rmse_raw_px": round(found.rmse_raw, 3), "focal": found.camera.fx},
+    }  # fmt: skip
+    return FaceTrack(valid, points, shapes, units, found.poses), found.camera, info
