@@ -24,7 +24,7 @@ from .masks import (
     FaceShape,
     PersonMask,
     PersonSegmenter,
-    _disc,
+    disc,
     keep_person,
     matte,
 )
@@ -171,16 +171,18 @@ class LayerBuilder:
             score += cv2.remap(self._prior, *_prior_grid(u, v), cv2.INTER_LINEAR, borderValue=-2.0)
         hair = np.clip(score / 2 + 0.5, 0, 1) * np.clip((CUT - v) / 0.04 + 0.5, 0, 1) * (person > 0.3)
         hair[above > 0.5] = 0
-        hair = cv2.morphologyEx(hair, cv2.MORPH_OPEN, _disc(1))
+        hair = cv2.morphologyEx(hair, cv2.MORPH_OPEN, disc(1))
         head = (above > 0.5) & (person > 0.5)
         _, parts = cv2.connectedComponents(((hair > 0.5) | (head & (v > -0.75))).astype(np.uint8), connectivity=4)
         # Hair comes down at the sides; what touches the chin from below is a collar or a beard.
-        rim = head & (cv2.dilate((hair > 0.5).astype(np.uint8), _disc(2)) > 0) & (np.abs(u) > 0.75)
+        rim = head & (cv2.dilate((hair > 0.5).astype(np.uint8), disc(2)) > 0) & (np.abs(u) > 0.75)
         joined = np.isin(parts, np.unique(parts[rim])) & (parts > 0) & (hair > 0.5)
-        near = cv2.dilate(joined.astype(np.uint8), _disc(2))
+        near = cv2.dilate(joined.astype(np.uint8), disc(2))
         return hair * near
 
-    def _coming_down(self, cells, person, shape, u, v, above) -> np.ndarray:
+    def _coming_down(
+        self, cells: np.ndarray, person: np.ndarray, shape: FaceShape, u: np.ndarray, v: np.ndarray, above: np.ndarray
+    ) -> np.ndarray:
         """How much of the strip just above the jaw line's wings is hair, for the column of each pixel, [256, 256]."""
         strip = (above > 0.5) & (person > 0.5) & (v > -0.45) & (np.abs(u) > 0.8)
         hair = cv2.blur(self.colours.hair_or_skin[cells], (5, 5)) > 0
@@ -224,7 +226,7 @@ class LayerBuilder:
                 if not long:
                     hair[side] = 0
             # No seam where the hair goes on from the head above, and none left on the person's outer edge.
-            hair[(cv2.dilate(hair, _disc(4)) > 0.5) & (shape.above_jaw(WORK) > 0.5)] = 1
+            hair[(cv2.dilate(hair, disc(4)) > 0.5) & (shape.above_jaw(WORK) > 0.5)] = 1
             solid = np.maximum((person > 0.5).astype(np.float32), hair)
             near = cv2.GaussianBlur(hair, (7, 7), 0) / (cv2.GaussianBlur(solid, (7, 7), 0) + 0.02)
             share = np.maximum(share, np.clip((self._full(near) - 0.3) / 0.4, 0, 1))
@@ -274,14 +276,14 @@ def _loose(person: np.ndarray, head: np.ndarray) -> np.ndarray | None:
     if count <= 2:
         return None
     loose = np.zeros(count, bool)
-    touching = np.unique(parts[cv2.dilate(head.astype(np.uint8), _disc(1)) > 0])
+    touching = np.unique(parts[cv2.dilate(head.astype(np.uint8), disc(1)) > 0])
     lowest = stats[:, cv2.CC_STAT_TOP] + stats[:, cv2.CC_STAT_HEIGHT]
     loose[touching] = True
     loose[1:] &= (areas < 0.05 * areas.max()) & (lowest[1:] < WORK)  # what leaves the frame below is a shoulder
     loose[0] = False
     if not loose.any():
         return None
-    return cv2.GaussianBlur(cv2.dilate(loose[parts].astype(np.float32), _disc(2)), (3, 3), 0)
+    return cv2.GaussianBlur(cv2.dilate(loose[parts].astype(np.float32), disc(2)), (3, 3), 0)
 
 
 def _prior_grid(u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -379,7 +381,7 @@ def _under_head(
     painted = frame.copy()
     # Sideways and a little upwards: the mean colour of the body near by.
     radius = max(2, round(16 * scale))
-    near = cv2.dilate(solid.astype(np.uint8), _disc(radius)) > 0
+    near = cv2.dilate(solid.astype(np.uint8), disc(radius)) > 0
     near &= covered
     if not near.any():
         return near, painted
@@ -404,7 +406,7 @@ def _under_head(
     length = (20 + 33 * taper) * scale
     rise = top[None] - np.arange(height)[:, None]
     # High up it stays clear of the head's own outline, from behind which a moving head would let it peep.
-    clear = cv2.erode(person.astype(np.uint8), _disc(max(1, round(8 * scale))))[:, columns] > 0
+    clear = cv2.erode(person.astype(np.uint8), disc(max(1, round(8 * scale))))[:, columns] > 0
     up = (rise >= 0) & (rise < length) & covered[:, columns] & (clear | (rise < 20 * scale))
     row, column = np.nonzero(up)
     distance = rise[row, column, None] / scale

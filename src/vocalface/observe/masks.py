@@ -166,27 +166,28 @@ class FaceShape:
             return np.zeros((self.size, self.size), bool)
         inside = self.polygon(MOUTH_INTERIOR)
         grow = max(1, round(2 * self.scale))
-        return cv2.dilate(inside, _disc(grow)) > 0.5
+        return cv2.dilate(inside, disc(grow)) > 0.5
 
 
-def _disc(radius: int) -> np.ndarray:
+def disc(radius: int) -> np.ndarray:
+    """A round structuring element, uint8 [2 r + 1, 2 r + 1]."""
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
 def keep_person(person: np.ndarray, shape: FaceShape) -> np.ndarray:
     """Drop what is not joined to the face from a person mask [256, 256]: other people, false alarms."""
-    person = np.maximum(person, cv2.morphologyEx(person, cv2.MORPH_CLOSE, _disc(2)))  # pin holes in hair
+    person = np.maximum(person, cv2.morphologyEx(person, cv2.MORPH_CLOSE, disc(2)))  # pin holes in hair
     solid = (person > 0.3).astype(np.uint8)
     count, parts = cv2.connectedComponents(solid)
     if count <= 2:
-        return person * cv2.dilate(solid, _disc(4))
+        return person * cv2.dilate(solid, disc(4))
     face = shape.polygon(FACE_OVAL, WORK) > 0.5
     votes = np.bincount(parts[face], minlength=count)
     votes[0] = 0
     if not votes.any():
         return person
     own = (parts == votes.argmax()).astype(np.uint8)
-    return person * cv2.dilate(own, _disc(4))
+    return person * cv2.dilate(own, disc(4))
 
 
 class ColourModel:
@@ -211,11 +212,11 @@ class ColourModel:
         """Learn from a frame's cells [256, 256] where geometry alone says what they are."""
         sure = person > 0.8
         u, v = shape.coordinates(WORK)
-        oval = cv2.dilate(shape.polygon(FACE_OVAL, WORK), _disc(5)) > 0.1
+        oval = cv2.dilate(shape.polygon(FACE_OVAL, WORK), disc(5)) > 0.1
         face = shape.polygon(LOWER_OVAL, WORK) > 0.9
         for part in (MOUTH_INTERIOR, BROWS):
             hull = cv2.convexHull(shape.landmarks[list(part)]).reshape(-1, 2)
-            face &= ~(cv2.dilate(shape.fill(hull, WORK), _disc(7)) > 0.1)
+            face &= ~(cv2.dilate(shape.fill(hull, WORK), disc(7)) > 0.1)
         places = {
             "hair": sure & ~oval & (v < -0.55),
             "skin": sure & face,
@@ -266,8 +267,8 @@ def matte(frame: np.ndarray, plate: np.ndarray, person: np.ndarray, *, reach: in
     """
     size = frame.shape[0]
     radius = max(1, round(reach * WORK / 512))
-    inside = cv2.erode((person > 0.85).astype(np.uint8), _disc(max(1, radius - 1)), borderValue=1)
-    outside = cv2.erode((person < 0.15).astype(np.uint8), _disc(radius), borderValue=1)
+    inside = cv2.erode((person > 0.85).astype(np.uint8), disc(max(1, radius - 1)), borderValue=1)
+    outside = cv2.erode((person < 0.15).astype(np.uint8), disc(radius), borderValue=1)
     alpha = cv2.resize(inside, (size, size), interpolation=cv2.INTER_NEAREST).astype(np.float32)
     band = cv2.resize(1 - inside - outside, (size, size), interpolation=cv2.INTER_NEAREST) > 0
     rows, columns = np.nonzero(band)
