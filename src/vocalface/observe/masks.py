@@ -239,7 +239,7 @@ class ColourModel:
         not_skin = clothes * (clothes / (clothes + skin)) ** 2
         self.hair_or_skin = self._odds(hair, self._density(self._counts["skin"]))
         self.hair_or_rest = self._odds(hair, 0.4 * skin + 0.2 * neck + 0.4 * not_hair)
-        self.skin_or_clothes = self._odds(skin, not_skin)
+        self.skin_or_clothes = self._odds(skin, not_skin + 2e-5)  # clothes may have colours never met, skin not
 
     def _density(self, counts: np.ndarray, lightness: float = 1.0) -> np.ndarray:
         cube = counts.reshape((self.BINS,) * 3)
