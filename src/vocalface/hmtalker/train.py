@@ -32,7 +32,7 @@ from vocalface.hmtalker.model import (
     draw_path,
 )
 from vocalface.hmtalker.scene import Poses, draw, initial_fields
-from vocalface.nn.gradient import gradient_loss
+from vocalface.nn.gradient import gradient_l1
 from vocalface.nn.ssim import l1_dssim
 from vocalface.training import checkpoint
 from vocalface.training.loop import Loop, SkipStep, finite_gradients
@@ -428,7 +428,7 @@ class Trainer:
             if share > 0:
                 loss = loss + (c.lips_weight - 1) * share * l1_dssim(shown[lips], view.image[lips], c.ssim_weight)
         if c.lpips_tail and done > 1 - c.lpips_tail / max(c.face_steps, 1):
-            loss = loss + c.lpips_weight * gradient_loss(shown, view.image)
+            loss = loss + c.lpips_weight * gradient_l1(shown, view.image)
         return loss
 
     def _attention(self, regions, gaussians, pose, view: View) -> Tensor:
