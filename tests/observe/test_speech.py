@@ -1,5 +1,6 @@
 """Speech features: the mel of Wav2Lip, our articulatory network, AVE, HuBERT's and DeepSpeech's edges."""
 
+import importlib.util
 import itertools
 import json
 import os
@@ -304,15 +305,24 @@ def test_ave_checkpoint_is_checked(tmp_path, ave_weights):
 
 @pytest.mark.skipif(not SHARED, reason="VOCALFACE_TEST_DATA is not set")
 def test_audio_trunk_equals_the_official_one():
-    """ExpNet's trunk, under weights computed from their names, as in the fixture of audio2exp."""
+    """Wav2Lip's trunk under weights computed from their names: the same 512 numbers."""
     import torch
 
     from vocalface.nn.audio import AudioEncoder
 
-    state = json.loads((Path(SHARED) / "parity" / "state_dicts.json").read_text())["audio2exp"]
-    names = {k: tuple(v) for k, v in state.items() if k.startswith("audio_encoder.")}
-    assert {k: tuple(v.shape) for k, v in AudioEncoder().state_dict().items()} == names
-    assert torch is not None
+    parity = Path(SHARED) / "parity"
+    spec = importlib.util.spec_from_file_location("fill", parity / "fill.py")
+    fill = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fill)
+    manifest = json.loads((parity / "manifest.json").read_text())["wav2lip.npz"]
+    network = AudioEncoder().eval()
+    shapes = {k: tuple(v.shape) for k, v in network.state_dict().items()}
+    arrays = fill.fill_state_dict(shapes, manifest["gain"], manifest["gain_overrides"])
+    network.load_state_dict({k: torch.from_numpy(v) for k, v in arrays.items()})
+    data = np.load(parity / "wav2lip.npz")
+    with torch.inference_mode():
+        rows = network(torch.from_numpy(data["in__mel"][:, 0])).numpy()
+    assert np.abs(rows - data["out__audio_emb"]).max() < 1e-4 * np.abs(rows).max()
 
 
 @pytest.mark.parametrize("count", [1, 640, 8_000, 321_000])
