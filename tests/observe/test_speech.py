@@ -299,7 +299,7 @@ def test_ave_checkpoint_is_checked(tmp_path, ave_weights):
     (tmp_path / "text.pth").write_text("hello")
     with pytest.raises(AssetError, match="Not a readable checkpoint"):
         ave.load(tmp_path / "text.pth")
-    with pytest.raises(AssetError, match="absent"):
+    with pytest.raises(AssetError, match="not here"):
         extractor("ave", str(tmp_path / "none.pth"))
 
 

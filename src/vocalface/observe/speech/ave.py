@@ -14,7 +14,7 @@ from vocalface.observe.speech.mel import BANDS, COLUMNS_PER_FRAME, MelStream, no
 
 WINDOW = 16
 """Mel columns of a window: 0.2 s, five video frames."""
-ASSET = "speech/audio_visual_encoder.pth"
+ASSET = "audio/audio_visual_encoder.pth"
 _PREFIX = "audio_encoder."
 
 
@@ -68,7 +68,7 @@ class AveFeature(SpeechFeature):
     lookahead = 3
 
     def __init__(self, path: str | Path | None = None) -> None:
-        self.network = load(files.find(ASSET, path, "AVE's weights"))
+        self.network = load(files.find(ASSET, path, "The checkpoint of AVE"))
 
     def stream(self) -> FeatureStream:
         return _AveStream(self.network)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from vocalface import assets
 from vocalface.errors import AssetError
 
 
 def find(name: str, path: str | Path | None, what: str) -> Path:
-    """The file or folder at `path`, or called `name` among the assets; AssetError where there is none."""
-    if path is not None:
-        found = Path(path)
-    else:
-        found = Path(os.environ.get("VOCALFACE_ASSETS") or Path.home() / ".cache" / "vocalface") / name
-    if not found.exists():
+    """The file at `path`, or called `name` among the assets; AssetError that says where to put it if absent."""
+    found = Path(path) if path is not None else assets.find(name)
+    if found is None or not found.exists():
+        place = found or assets.cache_folder() / name
         raise AssetError(
-            f"{what} is absent",
-            found,
-            f"put it there (vocalface fetch {name.split('/')[0]}), or use the default speech feature 'articulatory'",
+            f"{what} is not here", place, "copy it to that place; the default feature of vocalface needs no such file"
         )
     return found

@@ -10,7 +10,7 @@ from vocalface.errors import AssetError, ConfigError
 from vocalface.observe.speech import files
 from vocalface.observe.speech.feature import FRAME_SAMPLES, FeatureStream, SpeechFeature
 
-ASSET = "speech/hubert-large-ls960-ft"
+ASSET = "audio/hubert-large-ls960-ft/config.json"
 _HOP, _KERNEL = 320, 400
 _BLOCK_STEPS = 1000
 """Steps of 20 ms the network sees at once, as in ER-NeRF and TalkingGaussian: 20 s."""
@@ -34,12 +34,15 @@ class HubertFeature(SpeechFeature):
             raise ConfigError(
                 "HuBERT needs the package transformers", "speech feature 'hubert'", "pip install 'vocalface[speech]'"
             ) from None
-        folder = files.find(ASSET, path, "HuBERT's folder of weights")
+        folder = Path(path) if path else files.find(ASSET, None, "The folder of HuBERT").parent
+        files.find(ASSET, folder, "The folder of HuBERT")
         try:
             self._network = HubertModel.from_pretrained(str(folder), local_files_only=True).eval()
         except (OSError, ValueError) as error:
             raise AssetError(
-                f"HuBERT cannot be read ({type(error).__name__})", folder, "vocalface fetch speech"
+                f"HuBERT cannot be read ({type(error).__name__})",
+                folder,
+                "download the model's whole folder again, or use the feature of vocalface",
             ) from None
         self.dim = 2 * self._network.config.hidden_size
 
