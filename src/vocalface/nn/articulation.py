@@ -130,11 +130,10 @@ def train(
 
 def _prepare(utterances: list[spoken.Spoken]) -> _Corpus:
     """Finds the prior mean spectrum, then normalises every utterance as at run time."""
-    silent = Normaliser(np.zeros(BANDS))
-    means = []
+    running, means = Normaliser(np.zeros(BANDS)), []
     for u in utterances[:: max(len(utterances) // 100, 1)]:
-        silent.push(u.db)
-        means.append(silent._sum / silent._weight)
+        running.push(u.db)
+        means.append(running.mean)
     prior = np.mean(means[len(means) // 4 :], axis=0).astype(np.float32)
     return _Corpus(
         [Normaliser(prior).push(u.db) for u in utterances],
@@ -175,7 +174,7 @@ def _fit(corpus, held_out: set[int], config: ArticulationConfig, rng, tell):
 def _excerpts(corpus: _Corpus, picks, config: ArticulationConfig, radius: int, rng):
     """A batch: columns [B, 80, T], motions [B, 10, T - 2 radius], phone classes [B, T - 2 radius].
 
-    Half of the excerpts begin with the sound itself, so that the network knows how a stream starts.
+    One excerpt in twenty begins with the sound itself, so that the network knows how a stream starts.
     """
     silence = (-RANGE_DB - corpus.prior_mean) / SCALE_DB
     left, right = radius + config.lead, radius - config.lead

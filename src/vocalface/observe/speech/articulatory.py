@@ -47,6 +47,11 @@ class Normaliser:
         self._weight = self._PRIOR_MEAN_COLUMNS
         self._sum = self._PRIOR_MEAN_COLUMNS * prior_mean.astype(np.float64)  # [80]
 
+    @property
+    def mean(self) -> np.ndarray:
+        """The mean spectrum under the level so far, [80] dB."""
+        return self._sum / self._weight
+
     def push(self, db: np.ndarray) -> np.ndarray:
         """Normalised columns [k, 80] float32 of mel dB [k, 80]; about -3..3."""
         if len(db) == 0:
@@ -119,9 +124,9 @@ class Network:
         return (hidden - self._tensors["hidden_mean"]) / self._tensors["hidden_std"]
 
     def motions(self, hidden: np.ndarray) -> np.ndarray:
-        """The ten motions [T, 10] of a hidden layer [T, hidden] that is not standardised."""
+        """The ten motions [T, 10] of a standardised hidden layer [T, hidden]."""
         t = self._tensors
-        out = _gelu(hidden) @ t["head.weight"][:, :, 0].T + t["head.bias"]
+        out = _gelu(hidden * t["hidden_std"] + t["hidden_mean"]) @ t["head.weight"][:, :, 0].T + t["head.bias"]
         return out * t["motion_std"] + t["motion_mean"]
 
 
@@ -175,9 +180,7 @@ class ArticulatoryFeature(SpeechFeature):
 
     def motions(self, sound: Sound) -> np.ndarray:
         """The mouth's motions [F, 10], columns `MOTIONS`, as the network guesses them without any adaptation."""
-        rows = self(sound)[:, : self.network.hidden]
-        t = self.network._tensors
-        return self.network.motions(rows * t["hidden_std"] + t["hidden_mean"])
+        return self.network.motions(self(sound)[:, : self.network.hidden])
 
 
 def _lookahead(right: int) -> int:
