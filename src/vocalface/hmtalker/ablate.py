@@ -1,4 +1,4 @@
-"""The paper's ablations on one's own material: each switch trained over several seeds, one table with mean and spread."""
+"""The paper's ablations on one's own material: every switch over several seeds, one table with mean and spread."""
 
 from __future__ import annotations
 

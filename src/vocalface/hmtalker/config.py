@@ -125,7 +125,7 @@ _CPU = Config(
     init="surface",
     sh_degree=0,
     densify_until=0,
-    speech_steps=1_500,
+    speech_steps=600,
     fuse_motion=True,
     attention_weight=1e-4,
     mask_weight=2e-2,
@@ -151,7 +151,7 @@ PRESETS: dict[str, Config] = {
     ),
     "demo": _CPU.replace(
         preset="demo", size=192, face_gaussians=6_000, mouth_gaussians=1_500, warmup_steps=300,
-        face_steps=2_500, mouth_steps=800, fuse_steps=1_500, speech_steps=800,
+        face_steps=2_500, mouth_steps=800, fuse_steps=1_500, speech_steps=400,
     ),
 }  # fmt: skip
 PRESETS["tiny"] = PRESETS["demo"].replace(

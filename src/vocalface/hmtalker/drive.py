@@ -282,7 +282,8 @@ def drive(head: Head, sound: Sound | Iterator[np.ndarray], options: Options | No
     box = tuple(int(v) for v in head.arrays["box"])
     alpha_out = options.background == "alpha"
     color = None if options.background in ("plate", "alpha") else parse_color(options.background)
-    n = head.frames
+    first, last = head.segment(options.start)  # a jump cut of the source is never played across
+    n, offset = last - first, max(options.start - first, 0)
     dim = len(head.arrays["feature_mean"])
     if extractor(head.feature_name).dim != dim:
         raise HeadError(
@@ -297,8 +298,8 @@ def drive(head: Head, sound: Sound | Iterator[np.ndarray], options: Options | No
         yield from controls.flush()
 
     for i, control in enumerate(stream()):
-        track = still_at if still else int(mirror(i + options.start, n))
-        pose = poses[0] if still else poses[int(mirror(i + options.start, len(poses)))]
+        track = still_at if still else first + int(mirror(i + offset, n))
+        pose = poses[track] if options.pose == "reference" else poses[int(mirror(i, len(poses)))]
         behind = layers.behind(track)
         torso_alpha = layers.torso_alpha(track) if (alpha_out or color is not None) else None
         image = compose(

@@ -68,11 +68,13 @@ class Head:
         arrays["feature_mean"], arrays["feature_std"] = trainer.feature_mean, trainer.feature_std
         arrays["track.pose"] = trainer.poses.matrices()
         arrays["track.upper"] = m.upper
+        arrays["track.segments"] = np.array(obs.shots or [(0, m.frames)], np.int32)
         arrays["box"] = np.array(m.box, np.int32)
         arrays.update(encode_layers(obs, c.size))
         provenance = {
             "tool": "vocalface", "version": __version__, "method": "HM-Talker", "synthetic": True,
             "consent": consent or "not recorded", "source_sha256": obs.clip_hash, "frames": m.frames,
+            "start_frame": int(obs.info.get("start_frame", 0)),
             "action_units": obs.info.get("action_units", "unknown"), "train_seconds": round(seconds, 1),
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }  # fmt: skip
@@ -80,6 +82,13 @@ class Head:
 
     def with_metrics(self, metrics: dict) -> Head:
         return replace(self, metrics=metrics)
+
+    def segment(self, start: int = 0) -> tuple[int, int]:
+        """The continuous run [a, b) of the track to play: the one that holds `start`, or the longest for start = 0."""
+        runs = [tuple(int(v) for v in r) for r in self.arrays.get("track.segments", [(0, self.frames)])]
+        if start:
+            return next((r for r in runs if r[0] <= start < r[1]), runs[-1])
+        return max(runs, key=lambda r: r[1] - r[0])
 
     @property
     def frames(self) -> int:

@@ -278,7 +278,7 @@ class Trainer:
             r = (a * b).mean((0, 1)) / ((a * a).mean((0, 1)) * (b * b).mean((0, 1)) + 1e-6).sqrt()
             loss = loss + ((said - seen) / spread).square().mean() + 0.5 * (1 - r).mean()
         self._update(loss, ["motion.face"])
-        return float(loss)
+        return loss.item()
 
     def face_step(self) -> float:
         c, gen = self.config, self.generator()
@@ -295,7 +295,7 @@ class Trainer:
             path = draw_path(c, gen, self.step)
             mask = draw_mask(c, gen) if path == "masked" else None
             motion, _ = self.motion(i, path, gen, mask)
-            regions = self.face_net.regions(self.face.means)
+            regions = self.face_net.regions(self.face.means.detach())
             c_f = motion.c_f
             if c.condition_noise:
                 c_f = c_f + c.condition_noise * torch.randn(c_f.shape, generator=gen) * c_f.detach().abs().mean()
@@ -324,7 +324,7 @@ class Trainer:
         self._update(loss, names, done, frame=i)
         if c.densify_until and c.densify_from < self.step <= c.densify_until and self.step % c.densify_every == 0:
             self._densify("face", c.densify_gradient)
-        return float(loss)
+        return loss.item()
 
     def mouth_step(self) -> float:
         c, gen = self.config, self.generator()
@@ -339,7 +339,9 @@ class Trainer:
             window = window + c.feature_noise * torch.randn(window.shape, generator=gen)
         delta = None
         if not warm:
-            delta = self.mouth_net.deform(self.mouth_net.encoder(self.mouth.means), self.mouth_net.speech(window))
+            delta = self.mouth_net.deform(
+                self.mouth_net.encoder(self.mouth.means.detach()), self.mouth_net.speech(window)
+            )
         pose = self.poses.at(i)
         pose = (pose[0].detach(), pose[1].detach())
         grad2d = self._screen("mouth", len(self.mouth)) if c.densify_until else None
@@ -352,7 +354,7 @@ class Trainer:
         self._update(loss, ["gaussians.mouth"] if warm else ["gaussians.mouth", "motion.mouth"], done)
         if c.densify_until and c.densify_from < self.step <= c.densify_until and self.step % c.densify_every == 0:
             self._densify("mouth", c.densify_gradient_mouth)
-        return float(loss)
+        return loss.item()
 
     def fuse_step(self) -> float:
         c, gen = self.config, self.generator()
@@ -366,8 +368,10 @@ class Trainer:
             c_f = motion.c_f
             if c.condition_noise and c.fuse_motion:
                 c_f = c_f + c.condition_noise * torch.randn(c_f.shape, generator=gen) * c_f.detach().abs().mean()
-            delta = self.face_net.deform(self.face_net.regions(self.face.means), c_f, motion.c_u)
-            mouth_delta = self.mouth_net.deform(self.mouth_net.encoder(self.mouth.means), self.mouth_net.speech(window))
+            delta = self.face_net.deform(self.face_net.regions(self.face.means.detach()), c_f, motion.c_u)
+            mouth_delta = self.mouth_net.deform(
+                self.mouth_net.encoder(self.mouth.means.detach()), self.mouth_net.speech(window)
+            )
         pose = self.poses.at(i)
         eye = self._eye(pose)
         image, alpha = draw(self.face.gaussians(delta, eye, c.sh_degree), pose, self.material.camera, view.box)
@@ -386,7 +390,7 @@ class Trainer:
         else:
             names = ["gaussians.face.fuse", "gaussians.mouth.fuse"]
         self._update(loss, names, done, frame=i if c.fuse_motion else None, frozen=not c.fuse_motion)
-        return float(loss)
+        return loss.item()
 
     def pose_step(self) -> float:
         """Refine one held-out frame's pose through the rasteriser, on pixels above the mouth only."""
@@ -402,7 +406,7 @@ class Trainer:
         keep = (rows & ~view.mouth)[..., None]
         with torch.no_grad():
             motion, _ = self.motion(i, "audio")
-            delta = self.face_net.deform(self.face_net.regions(self.face.means), motion.c_f, motion.c_u)
+            delta = self.face_net.deform(self.face_net.regions(self.face.means.detach()), motion.c_f, motion.c_u)
             gaussians = self.face.gaussians(delta, self._eye(self.poses.at(i)), self.config.sh_degree)
         # Start where the last frame ended: the tracker's depth error drifts slowly.
         if i > 0 and not self.poses.delta[i].any():
@@ -416,7 +420,7 @@ class Trainer:
             loss = loss + self.config.pose_prior * self._pose_prior(i)
             loss.backward()
             self._pose_update(i, scale=4.0 * (1 - k / steps) + 0.2)
-        return float(loss)
+        return loss.item()
 
     # ------------------------------------------------------------------------------------------------------- parts
     def _pixels(self, shown: Tensor, view: View, done: float) -> Tensor:

@@ -59,11 +59,14 @@ def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return scale * (a - ca) @ r.T + cb
 
 
-def track_pose(landmarks: np.ndarray, valid: np.ndarray, size: int, principal: tuple[float, float]) -> Tracking:
+def track_pose(
+    landmarks: np.ndarray, valid: np.ndarray, size: int, principal: tuple[float, float], jumps: list[int] | None = None
+) -> Tracking:
     """Poses of all frames.
 
     Args:
         landmarks: [T, 478, 3] px of the crop; valid: [T] bool.
+        jumps: frames that do not follow their predecessor in time; nothing is smoothed across.
         principal: the source's principal point in px of the crop (its centre when the source is uncropped).
     """
     rows = np.flatnonzero(valid)
@@ -91,7 +94,7 @@ def track_pose(landmarks: np.ndarray, valid: np.ndarray, size: int, principal: t
         shape = solve_shape(seen[keys], start, shape, poses, camera, huber)
     poses = solve_poses(seen, shape, initial_poses(seen, shape, camera), camera, huber, 12)
     raw = rmse(seen[rows], shape, poses[rows], camera)
-    poses = smooth(seen, shape, poses, camera, huber, valid)
+    poses = smooth(seen, shape, poses, camera, huber, valid, jumps)
     return Tracking(
         to_matrices(poses).astype(np.float32), Camera(focal, focal, *principal, size, size), shape,
         rmse(seen[rows], shape, poses[rows], camera), raw,
@@ -217,7 +220,9 @@ def solve_shape(seen, start, shape, poses, camera, huber) -> np.ndarray:
     return (new - new.mean(0)) * spread + new.mean(0)
 
 
-def smooth(seen, shape, poses, camera, huber, valid, rotation: float = 1e5, shift: float = 1e6) -> np.ndarray:
+def smooth(
+    seen, shape, poses, camera, huber, valid, jumps=None, rotation: float = 1e5, shift: float = 1e6
+) -> np.ndarray:
     """Least squares of (distance to the landmarks' optimum, second differences of the pose): zero-phase, light.
 
     Args:
@@ -233,6 +238,10 @@ def smooth(seen, shape, poses, camera, huber, valid, rotation: float = 1e5, shif
     a = np.where(valid[:, None, None], a, a * 1e-6) + 1e-9 * np.eye(6)
     base = poses
     d2 = diags([1.0, -2.0, 1.0], [0, 1, 2], shape=(t - 2, t))
+    follows = np.ones(t - 2)
+    for j in jumps or []:
+        follows[max(j - 2, 0) : j] = 0
+    d2 = diags(follows) @ d2
     scale = (seen[0].max() - seen[0].min()) ** 2 / 200.0**2  # weights are stated for a face of 200 px
     stiff = kron(d2.T @ d2, diags([rotation * scale] * 3 + [shift * scale] * 3))
     # unknown: increments e with pose = exp(e) base; penalise second differences of base + e in a chart around frame 0

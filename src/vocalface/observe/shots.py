@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import numpy as np
+
+RIM = np.zeros((8, 8), bool)
+RIM[0] = RIM[:5, 0] = RIM[:5, 7] = True
 
 
 def signature(image: np.ndarray) -> np.ndarray:
@@ -16,21 +20,31 @@ def signature(image: np.ndarray) -> np.ndarray:
     return np.concatenate([histogram.astype(np.float32), coarse])
 
 
-def find(signatures: Iterable[np.ndarray], threshold: float = 0.28) -> list[tuple[int, int]]:
-    """[start, end) of every shot.
+def find(signatures: Iterable[np.ndarray], threshold: float = 0.22) -> tuple[list[tuple[int, int]], list[int]]:
+    """Shots, [start, end) each, and jumps: first frames after a cut within the same set-up.
 
     A cut changes the histogram and the coarse picture at once, and far more than its neighbours do; motion changes
-    them little by little.
+    them little by little. Where the picture's rim stays (same camera, same background), it is a jump cut: the clip
+    stays one shot, but nothing may be smoothed across it.
     """
     s = np.array(list(signatures))
     if len(s) < 2:
-        return [(0, len(s))]
+        return [(0, len(s))], []
     difference = np.abs(np.diff(s, axis=0))
     score = difference[:, :48].sum(1) / 6 + difference[:, 48:].mean(1) * 2
     around = np.array([np.median(score[max(0, i - 6) : i + 7]) for i in range(len(score))])
-    cuts = np.flatnonzero((score > threshold) & (score > 4 * around + 0.05)) + 1
-    edges = [0, *cuts.tolist(), len(s)]
-    return [(a, b) for a, b in zip(edges, edges[1:]) if b > a]
+    sudden = np.flatnonzero((score > threshold) & (score > 4 * around + 0.05)) + 1
+    rim = np.array([np.median(np.abs(s[i, 48:] - s[i - 1, 48:]).reshape(8, 8, 3)[RIM]) for i in sudden])
+    cuts = [int(i) for i, r in zip(sudden, rim) if r > 0.03]
+    jumps = [int(i) for i, r in zip(sudden, rim) if r <= 0.03]
+    edges = [0, *cuts, len(s)]
+    return [(a, b) for a, b in itertools.pairwise(edges) if b > a], jumps
+
+
+def segments(shot: tuple[int, int], jumps: list[int]) -> list[tuple[int, int]]:
+    """Continuous runs of a shot, counted from its start."""
+    edges = [shot[0], *(j for j in jumps if shot[0] < j < shot[1]), shot[1]]
+    return [(a - shot[0], b - shot[0]) for a, b in itertools.pairwise(edges)]
 
 
 def longest(shots: list[tuple[int, int]]) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from vocalface.types import FPS, CropBox, FaceTrack, Observations
 
 Progress = Callable[[int, int, str], None]
 LEAST_SEEN = 0.8  # share of frames in which the face must be seen
-VERSION = 1  # of what is computed; a change makes old folders stale
+VERSION = 2  # of what is computed; a change makes old folders stale
 
 
 def observe(
@@ -87,7 +87,7 @@ def observe(
     }  # fmt: skip
     (folder / "landmarks.npz").unlink(missing_ok=True)
     return writer.finish(
-        clip=clip, clip_hash=content, crop=seen.crop, camera=camera, track=track, plate=plate, shots=[(0, frames)],
+        clip=clip, clip_hash=content, crop=seen.crop, camera=camera, track=track, plate=plate, shots=seen.segments,
         info=info,
     )  # fmt: skip
 
@@ -95,9 +95,10 @@ def observe(
 class Seen:
     """Landmarks in source px of the longest shot."""
 
-    def __init__(self, points, shapes, valid, shot, crop, total, cuts) -> None:
+    def __init__(self, points, shapes, valid, shot, crop, total, cuts, jumps) -> None:
         self.points, self.shapes, self.valid = points, shapes, valid
         self.shot, self.crop, self.total, self.cuts = tuple(int(s) for s in shot), crop, int(total), cuts
+        self.segments = shots.segments(self.shot, jumps)  # continuous runs, counted from the shot's start
 
 
 def _landmarks(clip: media.Clip, folder: Path, key: dict, tell: Progress) -> Seen:
@@ -108,7 +109,7 @@ def _landmarks(clip: media.Clip, folder: Path, key: dict, tell: Progress) -> See
         if json.loads(str(data["key"])) == key:
             return Seen(
                 data["points"], data["shapes"], data["valid"], data["shot"], CropBox(*data["crop"].tolist()),
-                data["total"], data["cuts"].tolist(),
+                data["total"], data["cuts"].tolist(), data["jumps"].tolist(),
             )  # fmt: skip
     with landmarks.Landmarker() as landmarker:
         found = landmarks.scan(clip, landmarker)
@@ -139,13 +140,13 @@ def _landmarks(clip: media.Clip, folder: Path, key: dict, tell: Progress) -> See
                 points[i], shapes[i], valid[i] = last.landmarks, last.blendshapes, True
                 near = 0.8 * near + 0.2 * (last.box[:2] + last.box[2:]) / 2
             tell(i + 1, total, "faces")
-    cuts = shots.find(marks)
+    cuts, jumps = shots.find(marks)
     shot = shots.longest(cuts)
     np.savez(
         cache, points=points, shapes=shapes, valid=valid, shot=shot, crop=[crop.x, crop.y, crop.side], total=total,
-        cuts=cuts, key=json.dumps(key),
+        cuts=cuts, jumps=jumps, key=json.dumps(key),
     )  # fmt: skip
-    return Seen(points, shapes, valid, shot, crop, total, cuts)
+    return Seen(points, shapes, valid, shot, crop, total, cuts, jumps)
 
 
 def follow(
@@ -195,7 +196,7 @@ def _track(clip: media.Clip, seen: Seen, size: int, au_table) -> tuple[FaceTrack
     points = landmarks.fill((seen.points[start:stop] - origin) * np.float32(scale), valid)
     shapes = landmarks.fill(seen.shapes[start:stop], valid)
     principal = ((clip.width / 2 - seen.crop.x) * scale, (clip.height / 2 - seen.crop.y) * scale)
-    found = pose.track_pose(points, valid, size, principal)
+    found = pose.track_pose(points, valid, size, principal, [a for a, _ in seen.segments[1:]])
     if au_table:
         units, provider = action_units.from_table(au_table, seen.total)[start:stop], "openface table"
     else:
