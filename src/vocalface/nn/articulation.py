@@ -32,7 +32,7 @@ class ArticulationConfig:
     dilations: tuple[int, ...] = (1, 2, 4, 6)
     dropout: float = 0.1
     lead: int = 0  # columns by which the context leans to the past: less look-ahead
-    steps: int = 1500
+    steps: int = 4000
     batch: int = 16
     columns: int = 256  # mel columns of a training excerpt, 3.2 s
     rate: float = 2e-3  # peak learning rate of AdamW, one cycle
@@ -86,7 +86,7 @@ class _Corpus:
 def train(
     out: str | Path,
     *,
-    hours: float = 1.5,
+    hours: float = 2.0,
     seed: int = 0,
     config: ArticulationConfig = ArticulationConfig(),
     progress: Callable[[str, int, int], None] | None = None,
