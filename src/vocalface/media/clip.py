@@ -176,10 +176,6 @@ class View:
 
     def iterate(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         """Frames [start, stop) as [H, W, 3] uint8 RGB."""
-        for frame in self.native(start, stop):
-            yield frame
-
-    def native(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         stop = len(self) if stop is None else min(stop, len(self))
         i = start
         shown: Frame | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,18 +24,18 @@ def decode(path: Path | str, rate: int, layout: str = "mono") -> Iterator[tuple[
         resampler = av.AudioResampler(format="flt", layout=layout, rate=rate)
         channels = 1 if layout == "mono" else 2
         clock: float | None = None
+        # codecs pad their last block; the container knows where the sound ends
+        left = round(float(stream.duration * stream.time_base) * rate) if stream.duration else None
         try:
-            for frame in container.decode(stream):
+            for frame in itertools.chain(container.decode(stream), [None]):
                 if clock is None:
-                    clock = float(frame.time or 0.0)
+                    clock = float(frame.time or 0.0) if frame is not None else 0.0
                 for out in resampler.resample(frame):
-                    data = out.to_ndarray().reshape(-1, channels)
-                    yield clock, data[:, 0] if channels == 1 else data
+                    data = out.to_ndarray().reshape(-1, channels)[:left]
+                    left = None if left is None else left - len(data)
+                    if len(data):
+                        yield clock, data[:, 0] if channels == 1 else data
                     clock += len(data) / rate
-            for out in resampler.resample(None):
-                data = out.to_ndarray().reshape(-1, channels)
-                yield clock or 0.0, data[:, 0] if channels == 1 else data
-                clock = (clock or 0.0) + len(data) / rate
         except av.FFmpegError as error:
             if clock is None:
                 raise MediaError("the sound cannot be read (damaged)", path, "convert it to WAV") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -170,8 +171,6 @@ class VideoWriter:
             raise OutputError(f"cannot write ({error.strerror or error})", self.path, "free some disk space") from error
         finally:
             if self.part.exists():
-                try:
+                with contextlib.suppress(OSError, av.FFmpegError):
                     self.container.close()
-                except (OSError, av.FFmpegError):
-                    pass
                 self.part.unlink(missing_ok=True)
