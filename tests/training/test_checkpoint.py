@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from vocalface.errors import OutputError
-from vocalface.training import checkpoint
+from vocalface.training import checkpoint, files
 
 
 def same(a, b):
@@ -100,7 +100,7 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OutputError, match="No space"):
         checkpoint.save(tmp_path, 2, {"x": 2})
     assert [p.name for p in tmp_path.iterdir()] == ["step_000000001.safetensors"]

@@ -62,19 +62,25 @@ def ssim_global(image: np.ndarray, truth: np.ndarray) -> float:
 
 def ms_ssim(image: np.ndarray, truth: np.ndarray) -> float:
     """Multi-scale SSIM (Wang et al. 2003), five scales by 2x2 averaging; NaN under 176 px on the short side."""
+    return ssim_pair(image, truth)[1]
+
+
+def ssim_pair(image: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """SSIM and multi-scale SSIM at little more than the cost of one: the second's first scale is the first."""
     _check(image, truth)
-    x, y = _unit(image), _unit(truth)
-    if min(x.shape[:2]) < 11 * 2 ** (len(MS_WEIGHTS) - 1):
-        return float("nan")
-    x, y = (v[..., None] if v.ndim == 2 else v for v in (x, y))
-    result = np.ones(x.shape[2])
+    x, y = (v[..., None] if v.ndim == 2 else v for v in (_unit(image), _unit(truth)))
+    single, multi = float("nan"), np.ones(x.shape[2])
     for scale, weight in enumerate(MS_WEIGHTS):
+        if min(x.shape[:2]) < 11:
+            return single, float("nan")
         luminance, structure = _ssim_parts(x, y)
+        if scale == 0:
+            single = float((luminance * structure).mean(dtype=np.float64))
         last = scale == len(MS_WEIGHTS) - 1
         value = (luminance * structure if last else structure).mean((0, 1), dtype=np.float64)
-        result *= np.maximum(value, 0) ** weight
+        multi *= np.maximum(value, 0) ** weight
         x, y = _halve(x), _halve(y)
-    return float(result.mean())
+    return single, float(multi.mean())
 
 
 def tenengrad(image: np.ndarray, box: Box | None = None) -> float:

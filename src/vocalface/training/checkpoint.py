@@ -7,7 +7,6 @@ state dicts included). Tensors go into the file's data, the nesting into its JSO
 from __future__ import annotations
 
 import json
-import os
 import re
 import zlib
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from vocalface.errors import OutputError
+from vocalface.training.files import write_atomically
 
 KEEP = 2
 _NAME = re.compile(r"step_(\d{9})\.safetensors")
@@ -64,25 +64,6 @@ def latest(folder: str | Path) -> tuple[int, dict, dict] | None:
         if loaded is not None:
             return step, *loaded
     return None
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes `data` to `path` so that a crash leaves the old file or the new one, never a part."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself has to reach the disk too
-    finally:
-        os.close(folder)
 
 
 def _files(folder: Path) -> list[tuple[int, Path]]:

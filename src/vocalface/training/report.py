@@ -12,7 +12,7 @@ import numpy as np
 
 from vocalface import __version__, media
 from vocalface.errors import OutputError
-from vocalface.training.checkpoint import write_atomically
+from vocalface.training.files import write_atomically
 
 COLORS = ("#2f6fde", "#d9542b", "#2a9d6f", "#8a56c9", "#b58a00", "#5c6773")
 MOST_POINTS = 800  # of a drawn line; more are thinned to the lowest and highest of each stretch
@@ -170,7 +170,7 @@ def _chart(series: Mapping, x, y_label: str, x_label: str, log: bool) -> str:
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">']
     for tick in _ticks(y0, y1, 5):
         _, py = at(x0, tick)
-        text = _number(10**tick if log else tick)
+        text = f"{10**tick:.2g}" if log else _number(tick)
         parts.append(f'<path class="grid" d="M{LEFT} {py:.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{py + 4:.1f}" text-anchor="end">{text}</text>')
     for tick in _ticks(x0, x1, 9):
