@@ -58,7 +58,7 @@ class Observe(Common):
 
 @dataclass(kw_only=True)
 class Train(Common):
-    """Train a talking head on one person's clip (or on its observations)."""
+    """Train a talking head on one person's clip or its observations; or `train articulation`, the speech encoder."""
 
     clip: Positional[Path]
     output: Output = None
@@ -187,6 +187,8 @@ def observe(a: Observe) -> dict:
 
 
 def train(a: Train) -> dict:
+    if str(a.clip) == "articulation":
+        return train_articulation(a)
     from vocalface.hmtalker.config import preset
     from vocalface.hmtalker.head import Head
     from vocalface.hmtalker.train import check_device
@@ -211,6 +213,19 @@ def train(a: Train) -> dict:
         "report": str(output.with_suffix(".report.html")),
         "result": str(output),
     }
+
+
+def train_articulation(a: Train) -> dict:
+    """The articulatory encoder, from speech that tools on this machine generate."""
+    from vocalface.nn.articulation import train as run
+
+    output = a.output or Path("articulatory.safetensors")
+    progress = reporter(a)
+    figures = run(output, seed=a.seed, progress=lambda phase, done, total: progress.count(done, total, phase))
+    progress.close()
+    for key, value in figures.items():
+        say(a, f"{key}: {value}")
+    return {"weights": str(output), "figures": figures, "result": str(output)}
 
 
 def observations(source: Path, size: int, a: Train | Ablate, progress):
@@ -315,9 +330,16 @@ def demo(a: Demo) -> dict:
 
 
 VERBS: dict[str, tuple[type, Callable]] = {
-    "observe": (Observe, observe), "train": (Train, train), "speak": (Speak, speak), "ablate": (Ablate, ablate), "evaluate": (Evaluate, evaluate),
-    "present": (Present, present), "demo": (Demo, demo), "fetch": (Fetch, fetch), "doctor": (Doctor, doctor),
-}  # fmt: skip
+    "observe": (Observe, observe),
+    "train": (Train, train),
+    "speak": (Speak, speak),
+    "evaluate": (Evaluate, evaluate),
+    "ablate": (Ablate, ablate),
+    "present": (Present, present),
+    "demo": (Demo, demo),
+    "fetch": (Fetch, fetch),
+    "doctor": (Doctor, doctor),
+}
 
 
 # -------------------------------------------------------------------------------------------------------------- helpers
