@@ -9,15 +9,12 @@ import platform
 from importlib import resources
 from pathlib import Path
 
-from vocalface.errors import DeviceError
+from vocalface.errors import ConfigError, DeviceError
 
 VARIANTS = ("avx512", "avx2", "sse2", "generic")
-_NEEDS = {
-    "avx512": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
-    "avx2": {"avx2", "fma", "bmi1", "bmi2", "f16c"},
-    "sse2": set(),
-    "generic": set(),
-}
+_V3 = {"avx2", "fma", "bmi1", "bmi2", "f16c", "abm", "movbe"}  # x86-64-v3 and -v4, by Linux's names
+_V4 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_NEEDS = {"avx512": _V3 | _V4, "avx2": _V3, "sse2": set(), "generic": set()}
 
 
 @functools.cache
@@ -33,13 +30,19 @@ def cpu_flags() -> frozenset[str]:
 
 
 def candidates() -> list[str]:
-    """Variants to try, best first; `VOCALFACE_CPU` names one."""
-    chosen = os.environ.get("VOCALFACE_CPU")
-    if chosen:
-        return [chosen]
-    flags = cpu_flags()
+    """Variants to try, best first; `VOCALFACE_CPU` names one. Raises ConfigError when that one cannot be."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return [v for v in VARIANTS if _NEEDS[v] <= flags and (x86 or v == "generic")]
+    able = [v for v in VARIANTS if _NEEDS[v] <= cpu_flags() and (x86 or v == "generic")]
+    chosen = os.environ.get("VOCALFACE_CPU")
+    if not chosen:
+        return able
+    if chosen not in VARIANTS:
+        raise ConfigError(f"VOCALFACE_CPU={chosen} is no variant", "environment", f"use one of {', '.join(VARIANTS)}")
+    if chosen not in able:
+        raise ConfigError(
+            f"this processor does not run {chosen} code", "VOCALFACE_CPU", f"unset it, or use one of {', '.join(able)}"
+        )
+    return [chosen]
 
 
 @functools.cache
@@ -68,10 +71,17 @@ def available(name: str = "gaussians") -> bool:
     return True
 
 
-@functools.cache
 def threads() -> int:
-    """Threads to draw with: `VOCALFACE_THREADS`, else the processors this process may use."""
+    """Threads to draw with: `VOCALFACE_THREADS`, else the processors this process may use, at most 16."""
     chosen = os.environ.get("VOCALFACE_THREADS", "")
-    if chosen.isdigit() and int(chosen) > 0:
-        return int(chosen)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(chosen) if chosen.isdigit() and int(chosen) > 0 else min(_processors(), 16)
+
+
+@functools.cache
+def _processors() -> int:
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:  # a container's share of the machine
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(count, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return count

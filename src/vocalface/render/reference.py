@@ -3,10 +3,13 @@
 EWA splatting (Zwicker et al. 2001; 3D Gaussian Splatting, section 4): each Gaussian is projected to a 2-D Gaussian,
 splats are sorted by depth and blended front to back.
 
-Convention: camera in OpenCV axes; pixel (i, j) has its centre at +0.5; a splat counts exactly where alpha >= 1/255.
+Convention: camera in OpenCV axes; pixel (i, j) has its centre at +0.5; a splat counts exactly where alpha >= 1/255
+and less than all but 1e-4 of the light is already taken.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -14,6 +17,8 @@ from torch import Tensor
 from vocalface.types import Camera, Gaussians
 
 ALPHA_MIN, ALPHA_MAX, T_STOP, NEAR, BLUR = 1 / 255, 0.99, 1e-4, 0.01, 0.3
+TILE = 16  # px; only for speed and memory, it changes no pixel
+BATCH = 1 << 22  # pixel-splat pairs evaluated at once
 
 
 def quat_to_matrix(quats: Tensor) -> Tensor:
@@ -28,13 +33,16 @@ def quat_to_matrix(quats: Tensor) -> Tensor:
 
 
 def project(g: Gaussians, camera: Camera) -> tuple[Tensor, Tensor, Tensor]:
-    """2-D means [N, 2] px, 2-D covariances [N, 2, 2] px^2 (with the 0.3 px^2 blur), depths [N] metres."""
+    """2-D means [N, 2] px, 2-D covariances [N, 2, 2] px^2 (with the 0.3 px^2 blur), depths [N] metres > 0.
+
+    Beyond 15 % of the image's size outside of it, the Jacobian is that of the nearest point within.
+    """
     pose = torch.as_tensor(camera.world_to_camera, dtype=g.means.dtype, device=g.means.device)
     t = g.means @ pose[:3, :3].T + pose[:3, 3]
     x, y, z = t.unbind(-1)
-    z = torch.where(z > NEAR, z, torch.ones_like(z))  # culled later; keeps gradients finite
-    limit_x, limit_y = 1.3 * 0.5 * camera.width / camera.fx, 1.3 * 0.5 * camera.height / camera.fy
-    tx, ty = (x / z).clamp(-limit_x, limit_x), (y / z).clamp(-limit_y, limit_y)
+    w, h = camera.width, camera.height
+    tx = (x / z).clamp((-0.15 * w - camera.cx) / camera.fx, (1.15 * w - camera.cx) / camera.fx)
+    ty = (y / z).clamp((-0.15 * h - camera.cy) / camera.fy, (1.15 * h - camera.cy) / camera.fy)
     zero = torch.zeros_like(z)
     jacobian = torch.stack(
         [camera.fx / z, zero, -camera.fx * tx / z, zero, camera.fy / z, -camera.fy * ty / z], dim=-1
@@ -42,7 +50,7 @@ def project(g: Gaussians, camera: Camera) -> tuple[Tensor, Tensor, Tensor]:
     axes = jacobian @ pose[:3, :3] @ quat_to_matrix(g.quats) * g.scales[:, None]  # [N, 2, 3]
     blur = BLUR * torch.eye(2, dtype=t.dtype, device=t.device)
     mean = torch.stack([camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy], dim=-1)
-    return mean, axes @ axes.mT + blur, t[:, 2]
+    return mean, axes @ axes.mT + blur, z
 
 
 def rasterize(g: Gaussians, camera: Camera, screen: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -51,28 +59,74 @@ def rasterize(g: Gaussians, camera: Camera, screen: Tensor | None = None) -> tup
     Args:
         screen: optional [N, 2] zeros added to the 2-D means; its gradient is dL/d(mean2d).
     """
-    mean, covariance, depth = project(g, camera)
+    order = _visible_front_to_back(g, camera)
+    g = Gaussians(g.means[order], g.quats[order], g.scales[order], g.opacities[order], g.colors[order])
+    mean, covariance, _ = project(g, camera)
     if screen is not None:
-        mean = mean + screen
-    seen = (depth > NEAR) & (g.opacities >= ALPHA_MIN)
-    order = torch.argsort(depth.detach(), stable=True)
-    order = order[seen[order]]
-    mean, conic = mean[order], torch.linalg.inv(covariance[order])
-    opacity, color = g.opacities[order], g.colors[order]
-    kind = {"dtype": mean.dtype, "device": mean.device}
-    xs = torch.arange(camera.width, **kind) + 0.5
-    rows, alphas = [], []
-    step = max(1, (1 << 22) // max(1, camera.width * max(len(order), 1)))
-    for top in range(0, camera.height, step):
-        ys = torch.arange(top, min(top + step, camera.height), **kind) + 0.5
-        pixel = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), dim=-1).reshape(-1, 1, 2)  # [P, 1, 2]
-        d = pixel - mean  # [P, N, 2]
-        power = -0.5 * torch.einsum("pni,nij,pnj->pn", d, conic, d)
-        alpha = (opacity * power.exp()).clamp(max=ALPHA_MAX)
-        alpha = torch.where(alpha >= ALPHA_MIN, alpha, torch.zeros_like(alpha))
-        through = torch.cumprod(1 - alpha, dim=1)
-        before = torch.cat([torch.ones_like(through[:, :1]), through[:, :-1]], dim=1)  # transmittance in front
+        mean = mean + screen[order]
+    conic = torch.linalg.inv(covariance)
+    columns, rows = -(-camera.width // TILE), -(-camera.height // TILE)
+    channels = g.colors.shape[1]
+    done, pixels = [], []
+    inside = torch.arange(TILE, dtype=mean.dtype, device=mean.device) + 0.5
+    inside = torch.stack(torch.meshgrid(inside, inside, indexing="xy"), dim=-1).view(-1, 2)  # [P, 2]
+    for tiles, splats, real in _batches(mean.detach(), covariance.detach(), g.opacities.detach(), columns, rows):
+        corner = torch.stack([tiles % columns, tiles // columns], dim=-1) * TILE
+        d = (corner[:, None] + inside)[:, :, None] - mean[splats][:, None]  # [T, P, K, 2]
+        power = -0.5 * torch.einsum("tpki,tkij,tpkj->tpk", d, conic[splats], d)
+        alpha = (g.opacities[splats][:, None] * power.exp()).clamp(max=ALPHA_MAX)
+        alpha = torch.where((alpha >= ALPHA_MIN) & real[:, None], alpha, torch.zeros_like(alpha))
+        through = torch.cumprod(1 - alpha, dim=-1)
+        before = torch.cat([torch.ones_like(through[..., :1]), through[..., :-1]], dim=-1)  # light left in front
         weight = torch.where(before >= T_STOP, alpha * before, torch.zeros_like(alpha))
-        rows.append((weight @ color).view(len(ys), camera.width, -1))
-        alphas.append(weight.sum(1).view(len(ys), camera.width))
-    return torch.cat(rows), torch.cat(alphas)
+        done.append(tiles)
+        pixels.append(torch.cat([weight @ g.colors[splats], weight.sum(-1, keepdim=True)], dim=-1))
+    out = mean.new_zeros(rows * columns, TILE * TILE, channels + 1)
+    if done:
+        out = out.index_copy(0, torch.cat(done), torch.cat(pixels))
+    out = out.view(rows, columns, TILE, TILE, channels + 1).transpose(1, 2)
+    out = out.reshape(rows * TILE, columns * TILE, channels + 1)[: camera.height, : camera.width]
+    return out[..., :-1], out[..., -1]
+
+
+@torch.no_grad()
+def _visible_front_to_back(g: Gaussians, camera: Camera) -> Tensor:
+    """Indices of what can be seen, by depth; what is not finite cannot be."""
+    pose = torch.as_tensor(camera.world_to_camera, dtype=g.means.dtype, device=g.means.device)
+    depth = g.means @ pose[2, :3] + pose[2, 3]
+    parts = torch.cat([g.means, g.quats, g.scales, g.opacities[:, None]], dim=-1)
+    seen = parts.isfinite().all(-1) & (depth > NEAR) & (g.opacities >= ALPHA_MIN)
+    order = torch.argsort(depth, stable=True)
+    return order[seen[order]]
+
+
+@torch.no_grad()
+def _batches(
+    mean: Tensor, covariance: Tensor, opacity: Tensor, columns: int, rows: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Tiles [T], the splats that may reach them [T, K] front to back, and which of those are no padding [T, K]."""
+    reach = torch.sqrt(2 * torch.log(255 * opacity).clamp(min=0)[:, None] * covariance.diagonal(dim1=1, dim2=2)) + 1e-3
+    limit = torch.tensor([columns, rows], device=mean.device)
+    low = ((mean - reach) / TILE).floor().clamp(-1, 1 << 20).long().clamp(min=0)
+    high = torch.minimum(((mean + reach) / TILE).floor().clamp(-1, 1 << 20).long() + 1, limit)  # exclusive
+    size = (high - low).clamp(min=0)
+    count = size.prod(-1)
+    splat = torch.repeat_interleave(torch.arange(len(mean), device=mean.device), count)
+    nth = torch.arange(len(splat), device=mean.device) - (count.cumsum(0) - count)[splat]
+    wide = size[splat, 0]
+    tile = (low[splat, 1] + nth // wide) * columns + low[splat, 0] + nth % wide
+    tile, by_tile = torch.sort(tile, stable=True)  # splats stay front to back within a tile
+    splat = splat[by_tile]
+    filled = torch.bincount(tile, minlength=columns * rows)
+    start = filled.cumsum(0) - filled
+    tiles = torch.argsort(filled, descending=True)
+    filled_list = filled[tiles].tolist()
+    at = 0
+    while at < len(tiles) and filled_list[at]:
+        most = filled_list[at]
+        taken = max(1, BATCH // (most * TILE * TILE))
+        some = tiles[at : at + taken][: sum(1 for f in filled_list[at : at + taken] if f)]
+        k = torch.arange(most, device=mean.device)
+        real = k < filled[some][:, None]
+        yield some, splat[(start[some][:, None] + k).clamp(max=len(splat) - 1)], real
+        at += taken
