@@ -1,0 +1,203 @@
+"""Training: it learns, it resumes to the same bits, it survives being killed, and what it freezes stays frozen."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import drawn
+import numpy as np
+import pytest
+import torch
+
+from vocalface.hmtalker import train as training
+from vocalface.hmtalker.config import PRESETS
+from vocalface.hmtalker.data import prepare, train_frames
+from vocalface.hmtalker.densify import densify_and_prune
+from vocalface.hmtalker.head import Head
+from vocalface.hmtalker.model import GaussianField
+from vocalface.training import checkpoint
+
+TINY = PRESETS["tiny"].replace(
+    face_gaussians=250, mouth_gaussians=60, warmup_steps=10, face_steps=30, mouth_steps=12, fuse_steps=14,
+    speech_steps=6, pose_refine_steps=2, audio="mel",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def obs(tmp_path_factory):
+    return drawn.observations(tmp_path_factory.mktemp("drawn"))
+
+
+@pytest.fixture(scope="module")
+def material(obs, tmp_path_factory):
+    return prepare(obs, TINY, tmp_path_factory.mktemp("work"))
+
+
+def digest(trainer) -> str:
+    h = hashlib.sha256()
+    for module in (trainer.face, trainer.mouth, trainer.face_net, trainer.mouth_net, trainer.poses):
+        for name, value in sorted(module.state_dict().items()):
+            h.update(name.encode() + value.numpy().tobytes())
+    return h.hexdigest()
+
+
+def total(trainer) -> int:
+    return sum(trainer.lengths().values())
+
+
+@pytest.fixture(scope="module")
+def whole(material, tmp_path_factory):
+    trainer = training.Trainer(material, TINY)
+    training.run(trainer, tmp_path_factory.mktemp("whole"))
+    return trainer
+
+
+def test_split_is_ten_to_one():
+    assert train_frames(11, 1 / 11) == 10 and train_frames(7637, 1 / 11) == 6942
+
+
+def test_same_seed_same_bits(material, whole, tmp_path):
+    again = training.Trainer(material, TINY)
+    training.run(again, tmp_path)
+    assert digest(again) == digest(whole)
+    other = training.Trainer(material, TINY.replace(seed=1))
+    training.run(other, tmp_path / "other", stop=3)
+    assert digest(other) != digest(whole)
+
+
+@pytest.mark.parametrize("stop", [3, 20, 40, 55, 63])
+def test_resume_in_every_stage_gives_the_same_bits(material, whole, tmp_path, stop):
+    first = training.Trainer(material, TINY)
+    assert stop < total(first)
+    training.run(first, tmp_path, stop=stop)
+    step, state, _ = checkpoint.latest(tmp_path)
+    assert step == stop
+    second = training.Trainer(material, TINY)
+    second.restore(state)
+    training.run(second, tmp_path, start=step)
+    assert digest(second) == digest(whole)
+
+
+def test_resume_with_densification_gives_the_same_bits(material, tmp_path):
+    config = TINY.replace(
+        init="random", densify_from=4, densify_until=28, densify_every=6, densify_gradient=1e-6,
+        densify_gradient_mouth=1e-6, sh_degree=1, lr_pose=0.0, pose_refine_steps=0,
+    )  # fmt: skip
+    one = training.Trainer(material, config)
+    training.run(one, tmp_path / "one")
+    assert len(one.face) != config.face_gaussians, "densification changed the field"
+    two = training.Trainer(material, config)
+    training.run(two, tmp_path / "two", stop=22)
+    three = training.Trainer(material, config)
+    three.restore(checkpoint.latest(tmp_path / "two")[1])
+    training.run(three, tmp_path / "two", start=22)
+    assert digest(three) == digest(one)
+
+
+KILLED = """
+import sys, os, signal
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from vocalface.observe import store
+from vocalface.hmtalker import train as training
+import test_train
+obs = store.load({obs!r})
+material = training.prepare(obs, test_train.TINY, Path({work!r}))
+trainer = training.Trainer(material, test_train.TINY)
+folder = Path({work!r}) / "states"
+found = training.checkpoint.latest(folder)
+if found:
+    trainer.restore(found[1])
+advance = trainer.advance
+def step(done):
+    if done == {die!r}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return advance(done)
+trainer.advance = step
+loop = training.Loop(test_train.total(trainer), trainer.advance, save_fn=lambda d: training.checkpoint.save(
+    folder, d, trainer.state(), {{}}), checkpoint_every_steps=7)
+loop.run(found[0] if found else 0)
+print(test_train.digest(trainer))
+"""
+
+
+def test_kill_9_and_start_again_gives_the_same_bits(obs, whole, tmp_path):
+    def start(die):
+        code = KILLED.format(tests=str(Path(__file__).parent), obs=str(obs.folder), work=str(tmp_path), die=die)
+        env = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+
+    assert start(37).returncode == -signal.SIGKILL
+    finished = start(-1)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.split()[-1] == digest(whole)
+
+
+def test_papers_fuse_stage_touches_colour_and_face_opacity_only(material, tmp_path):
+    config = TINY.replace(fuse_motion=False, lr_pose=0.0, pose_refine_steps=0)
+    trainer = training.Trainer(material, config)
+    start = total(trainer) - config.fuse_steps
+    training.run(trainer, tmp_path, stop=start)
+    before = {
+        f"{m}.{k}": v.clone() for m in ("face", "mouth", "face_net", "mouth_net")
+        for k, v in getattr(trainer, m).state_dict().items()
+    }  # fmt: skip
+    training.run(trainer, tmp_path, start=start)
+    changed = {
+        f"{m}.{k}" for m in ("face", "mouth", "face_net", "mouth_net")
+        for k, v in getattr(trainer, m).state_dict().items() if not torch.equal(v, before[f"{m}.{k}"])
+    }  # fmt: skip
+    assert changed == {"face.sh0", "mouth.sh0", "face.opacities"}
+
+
+def test_frame_selection_always_gives_frames(material):
+    still = training.Incremental(
+        np.arange(20), np.zeros(20, np.float32), np.zeros(20, np.float32), np.arange(1), np.arange(10)
+    )
+    for done in np.linspace(0, 1, 11):
+        assert len(still.opening(done)) and len(still.blink(done))
+    lists = training.incremental_lists(material, np.arange(material.train))
+    small, large = lists.opening(0.05), lists.opening(0.95)
+    assert material.gap[small].mean() < material.gap[large].mean()
+
+
+def test_a_still_head_keeps_its_extent():
+    assert training.camera_extent(np.tile(np.eye(4), (5, 1, 1))) == 0.1
+
+
+def test_densify_splits_clones_and_prunes():
+    torch.manual_seed(0)
+    field = GaussianField(torch.rand(100, 3), torch.rand(100, 3), torch.full((100,), 0.01), 0, opacity=0.5)
+    field.scales.data[:10] = 0.5  # large
+    field.opacities.data[50:60] = -6  # faint
+    optimiser = torch.optim.Adam([{"params": [getattr(field, n)], "name": n} for n in ("means", "opacities")])
+    (field.means.sum() + field.opacities.sum()).backward()
+    optimiser.step()
+    gradient = torch.zeros(100)
+    gradient[:20] = 1
+    densify_and_prune(
+        field, optimiser, gradient, 0.5, min_opacity=0.05, extent=10.0, percent_dense=0.005,
+        generator=torch.Generator().manual_seed(0), limit=1000,
+    )  # fmt: skip
+    assert len(field) == 100 - 10 - 10 + 10 + 2 * 10  # faint and split leave; clones and two halves of each come
+    assert all(len(getattr(field, n)) == len(field) for n in ("quats", "scales", "opacities", "sh0", "shn"))
+    state = optimiser.state[optimiser.param_groups[0]["params"][0]]
+    assert state["exp_avg"].shape == field.means.shape and (state["exp_avg"][-20:] == 0).all()
+
+
+@pytest.mark.slow
+def test_a_drawn_head_learns_to_speak(obs, tmp_path):
+    config = TINY.replace(
+        face_gaussians=900, mouth_gaussians=150, warmup_steps=60, face_steps=500, mouth_steps=150, fuse_steps=300,
+        speech_steps=200, pose_refine_steps=10,
+    )  # fmt: skip
+    head = training.train(obs, tmp_path / "drawn.vface", config=config, consent="drawn by a test")
+    rows = head.metrics["rows"]
+    assert rows["audio"]["psnr_head"] > 25
+    assert rows["audio"]["psnr_mouth"] > rows["mouth_frozen"]["psnr_mouth"] + 1
+    assert rows["audio"]["au25_corr"] > 0.9
+    assert Head.load(tmp_path / "drawn.vface").provenance["consent"] == "drawn by a test"
+    assert not list(tmp_path.glob(".*.work")) and (tmp_path / "drawn.report.html").stat().st_size > 5_000
