@@ -98,3 +98,16 @@ def test_68_points_pass_as_they_are():
     points = np.random.default_rng(0).uniform(size=(3, 68, 2))
     assert lm.lmd(points, points + 1) == pytest.approx(0)
     assert lm.eye_distance(points)[0] == pytest.approx(np.linalg.norm(points[0, 36] - points[0, 45]))
+
+
+def test_turns_in_space_are_taken_away():
+    rng = np.random.default_rng(0)
+    truth = face(TALK[:4])
+    turned = truth.copy()
+    for i in range(4):
+        q, _ = np.linalg.qr(rng.standard_normal((3, 3)))
+        q *= np.sign(np.linalg.det(q))
+        turned[i] = (0.5 + i) * truth[i] @ q.T + rng.uniform(-50, 50, 3)
+    np.testing.assert_allclose(lm.align_3d(turned, truth), truth, atol=1e-6)
+    flat = truth * [1, 1, 0]  # degenerate, not mirrored
+    np.testing.assert_allclose(lm.align_3d(flat, flat), flat, atol=1e-6)

@@ -149,6 +149,24 @@ def align(points: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.stack([moved.real, moved.imag], axis=2)
 
 
+def align_3d(points: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Like `align` with turns in space, [T, 478, 3]: takes yaw and pitch away, and adds the noise of z.
+
+    Args:
+        points: [T, 478, 3], finite; target: [T, 478, 3] or [478, 3].
+    """
+    points = points.astype(np.float64)
+    a, b = points[:, RIGID], np.broadcast_to(target, points.shape)[:, RIGID].astype(np.float64)
+    mean_a, mean_b = a.mean(1, keepdims=True), b.mean(1, keepdims=True)
+    a, b = a - mean_a, b - mean_b
+    u, stretch, v = np.linalg.svd(np.einsum("tni,tnj->tij", a, b))
+    side = np.sign(np.linalg.det(u @ v))  # a turn, never a mirror
+    u[:, :, 2] *= side[:, None]
+    stretch[:, 2] *= side
+    scale = stretch.sum(1) / (a**2).sum((1, 2))
+    return scale[:, None, None] * ((points - mean_a) @ (u @ v)) + mean_b
+
+
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson's r over the rows where both are finite; NaN when either is constant there."""
     seen = np.isfinite(a) & np.isfinite(b)

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.signal import butter, sosfiltfilt
 
-from vocalface.metrics.landmarks import align, correlation, eye_distance
+from vocalface.metrics.landmarks import align_3d, correlation, eye_distance
 from vocalface.observe.indices import LIPS_INNER, LIPS_OUTER
 from vocalface.types import FPS, SPEECH_RATE, Sound
 
@@ -83,7 +83,7 @@ class Proxy:
 
     lag: float  # frames, > 0 video late; natural speech lies at -4 .. 2
     peak: float  # height of the curve there
-    confidence: float  # best within the natural lags minus the median of all: > .45 in sync, < .15 no relation
+    confidence: float  # best within the natural lags minus the median of all: > .35 in sync, < .15 no relation
     lags: np.ndarray  # [2 MAX_LAG + 1]
     curve: np.ndarray  # [2 MAX_LAG + 1]
 
@@ -93,10 +93,12 @@ def proxy(points: np.ndarray, speech: Sound) -> Proxy | None:
 
     Two curves are added: the mean of four plain correlations (jaw and lower lip against energy, inner-lip area
     against energy, lip speed against spectral change), and the held-out correlation of a ridge regression from
-    log-mel bands to the lips' shape, which learns the person's own way of speaking (after FaceSync).
+    log-mel bands to the lips' shape, which learns the person's own way of speaking (after FaceSync). On ten real clips
+    of 5 to 24 s the confidence is .48 in the mean with their own sound, .12 with another's (95th percentile .31), and
+    the lag of eight lies among the natural ones: trust it over many clips or a minute, doubt it over one of 5 s.
 
     Args:
-        points: [T, 478, 2 or 3] landmarks at 25 fps, px; rows of NaN are filled from their neighbours.
+        points: [T, 478, 3] landmarks at 25 fps, px; rows of NaN are filled from their neighbours.
         speech: at 16 kHz.
 
     Returns:
@@ -144,8 +146,8 @@ def _heard(samples: np.ndarray, n: int) -> dict[str, np.ndarray]:
 
 def _seen(points: np.ndarray) -> dict[str, np.ndarray]:
     """Movements of the lips with the head held still, band-passed."""
-    still = align(points, points[len(points) // 2])
-    still = align(points, still.mean(0)) / eye_distance(still).mean()
+    still = align_3d(points, points[len(points) // 2])
+    still = align_3d(still, still.mean(0))[..., :2] / eye_distance(points).mean()
     inner = still[:, LIPS_INNER]
     x, y = inner[..., 0], inner[..., 1]
     area = 0.5 * np.abs((x * np.roll(y, -1, 1) - np.roll(x, -1, 1) * y).sum(1))
