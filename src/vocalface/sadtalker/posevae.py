@@ -101,7 +101,7 @@ class PoseEncoder(nn.Module):
         self.published_logvar = published_logvar
         self.resunet = ResUNet()
         self.MLP = nn.Sequential()
-        self.MLP.add_module("L0", nn.Linear(BLOCK * POSE + POSE + BLOCK * POSE + LATENT, 128))
+        self.MLP.add_module("L0", nn.Linear(POSE + BLOCK * POSE + BLOCK * POSE + LATENT, 128))
         self.linear_means = nn.Linear(128, LATENT)
         self.linear_logvar = nn.Linear(128, LATENT)
         self.linear_audio = nn.Linear(AUDIO, POSE)
@@ -111,7 +111,7 @@ class PoseEncoder(nn.Module):
         """[B, 32, 6], [B, 6], [B, 32, 512], [B] integers -> two of [B, 64]."""
         motion = self.resunet(residual[:, None]).flatten(1)
         voice = self.linear_audio(voice).flatten(1)
-        x = torch.relu(self.MLP(torch.cat([motion, reference, voice, self.classbias[style]], 1)))
+        x = torch.relu(self.MLP(torch.cat([reference, motion, voice, self.classbias[style]], 1)))
         logvar = self.linear_means(x) if self.published_logvar else self.linear_logvar(x)
         return self.linear_means(x), logvar
 
