@@ -154,7 +154,8 @@ def _against(clip, truth, sound, silence, masks, progress) -> Evaluation:
                     numbers["psnr_head"] = image.psnr(frame, true_frame, box=face)
                 numbers["ssim_head"] = image.ssim(frame, true_frame, box=face)
                 numbers["psnr_mouth"] = image.psnr(frame, true_frame, box=mouth)
-                numbers["sharpness_mouth"] = image.sharpness_ratio(frame, true_frame, box=mouth)
+                numbers["tenengrad"] = image.tenengrad(frame, mouth)
+                numbers["true_tenengrad"] = image.tenengrad(true_frame, mouth)
         for name, value in numbers.items():
             per_frame.setdefault(name, []).append(value)
         if i in shown:
@@ -164,6 +165,7 @@ def _against(clip, truth, sound, silence, masks, progress) -> Evaluation:
 
     head = "head mask" if masks is not None else "head box"
     extra = f"; {left_out} frames without a partner left out" if left_out else ""
+    sharpness = _sum(per_frame, "tenengrad") / max(_sum(per_frame, "true_tenengrad"), 1e-12)
     rows = [
         _row("psnr", per_frame, "full frame", f"dB, {PER_FRAME}{extra}"),
         _row("psnr_head", per_frame, head, f"dB, {PER_FRAME}", no_face),
@@ -172,7 +174,7 @@ def _against(clip, truth, sound, silence, masks, progress) -> Evaluation:
         _row("ssim_head", per_frame, "head box", f"11x11 Gaussian, {PER_FRAME}", no_face),
         _row("ms_ssim", per_frame, "full frame", f"five scales, {PER_FRAME}", "the frame is under 176 px"),
         _row("lpips", per_frame, "full frame", f"AlexNet 0.1, {PER_FRAME}", no_lpips),
-        _row("sharpness_mouth", per_frame, "mouth box", "Tenengrad over the truth's; < 1 is blurred", no_face),
+        _number("sharpness_mouth", sharpness, "mouth box", "Tenengrad over the truth's; < 1 is blurred", no_face),
     ]
     faces, why = gather(seen) if seen else (None, no_face)
     true_faces, why_true = gather(seen_true) if seen_true else (None, no_face)
@@ -316,6 +318,10 @@ def _row(name: str, per_frame: dict[str, list[float]], region: str, protocol: st
     values = np.array(per_frame.get(name, []))
     values = values[np.isfinite(values)]
     return _number(name, values.mean() if values.size else float("nan"), region, protocol, why)
+
+
+def _sum(per_frame: dict[str, list[float]], name: str) -> float:
+    return sum(per_frame[name]) if name in per_frame else float("nan")
 
 
 def _number(name: str, value: float, region: str, protocol: str, why: str = "") -> Row:
