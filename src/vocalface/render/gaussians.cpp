@@ -118,13 +118,29 @@ inline vf log2_of(vf x) {  // for normal x > 0
   series = series * s2 + 1.0f;
   return exponent + s * series * 2.885390081777927f;
 }
-inline float sum(vf v) {  // pairs first: the same order for every caller
-  alignas(W * 4) float a[W];
-  std::memcpy(a, &v, sizeof a);
-  for (int half = W / 2; half; half /= 2)
-    for (int i = 0; i < half; ++i) a[i] += a[i + half];
-  return a[0];
+#if defined(__x86_64__)
+inline __m128 quarter(vf v) {
+#if defined(__AVX512F__)
+  const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+  return _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+#elif defined(__AVX2__)
+  return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+#else
+  return v;
+#endif
 }
+inline void sum4(vf a, vf b, vf c, vf d, float* out) {  // the sums of four vectors
+  const __m128 qa = quarter(a), qb = quarter(b), qc = quarter(c), qd = quarter(d);
+  const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(qa, qb), _mm_unpackhi_ps(qa, qb));
+  const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(qc, qd), _mm_unpackhi_ps(qc, qd));
+  _mm_storeu_ps(out, _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab)));
+}
+#else
+inline void sum4(vf a, vf b, vf c, vf d, float* out) {
+  const vf* v[4] = {&a, &b, &c, &d};
+  for (int k = 0; k < 4; ++k) out[k] = ((*v[k])[0] + (*v[k])[2]) + ((*v[k])[1] + (*v[k])[3]);
+}
+#endif
 
 // ------------------------------------------------------------------------------------------------------ thread pool
 class Pool {
@@ -232,10 +248,15 @@ class Buffer {  // uninitialised memory that is kept for the next picture
   size_t capacity_ = 0;
 };
 
+struct Range {  // tiles, x1 and y1 exclusive
+  uint16_t x0, y0, x1, y1;
+  uint32_t size() const { return (uint32_t)(x1 - x0) * (uint32_t)(y1 - y0); }
+};
+
 struct alignas(64) Splat {  // one cache line
   float x, y;                // mean, px
   float qa, qb, qc, lo;      // log2 alpha = qa dx^2 + qb dx dy + qc dy^2 + lo
-  int16_t x0, y0, x1, y1;    // pixels it may reach, inclusive; x1 < x0: not seen
+  int16_t x0, y0, x1, y1;    // pixels it may reach, inclusive
   float color[MAX_CHANNELS];
 };
 
@@ -250,6 +271,7 @@ struct Scene {
   int n = 0, channels = 0, threads = 1, tiles_x = 0, tiles_y = 0;
   size_t pairs = 0;
   Buffer<Splat> splats;          // by Gaussian
+  Buffer<Range> ranges;          // by Gaussian; empty: not seen
   Buffer<uint64_t> keys, spare;  // (depth bits, Gaussian), then sorted
   Buffer<int> counts;            // a chunk: how many are seen
   Buffer<uint32_t> start;        // tile -> first entry, tiles + 1
@@ -324,7 +346,7 @@ int project_chunk(Scene& sc, int begin, int end, const float* means, const float
     for (int i = 0; i < count; ++i) {
       Splat& s = sc.splats[at + i];
       float z = p.t[2][i], o = opacities[at + i];
-      s.x0 = s.y0 = 0, s.x1 = s.y1 = -1;
+      sc.ranges[at + i] = {0, 0, 0, 0};
       // Comparisons are false for NaN: what is not finite is not seen.
       bool fine = z > NEAR && o >= ALPHA_MIN && det[i] > 0 && std::fabs(x[i]) < 1e9f && std::fabs(y[i]) < 1e9f &&
                   rx[i] < 1e9f && ry[i] < 1e9f && z < 1e30f && o < 1e30f;
@@ -336,6 +358,7 @@ int project_chunk(Scene& sc, int begin, int end, const float* means, const float
       if (x0 > x1 || y0 > y1) continue;
       s.x = x[i], s.y = y[i], s.qa = qa[i], s.qb = qb[i], s.qc = qc[i], s.lo = lo[i];
       s.x0 = x0, s.x1 = x1, s.y0 = y0, s.y1 = y1;
+      sc.ranges[at + i] = {uint16_t(x0 / TILE), uint16_t(y0 / TILE), uint16_t(x1 / TILE + 1), uint16_t(y1 / TILE + 1)};
       const float* color = colors + (size_t)(at + i) * sc.channels;
       for (int c = 0; c < sc.channels; ++c) s.color[c] = color[c];
       uint32_t depth;
@@ -400,7 +423,7 @@ void unproject(const Scene& sc, int at, int count, const float* means, const flo
   for (int k = 0; k < 4; ++k) h[k] = (h[k] - dot * p.q[k]) * p.inv;
   for (int i = 0; i < count; ++i) {
     size_t g = at + i;
-    if (sc.splats[g].x1 < sc.splats[g].x0) continue;  // not seen: zero, whatever the numbers above
+    if (!sc.ranges[g].size()) continue;  // not seen: zero, whatever the numbers above
     for (int k = 0; k < 3; ++k) g_means[3 * g + k] = g_mean[k][i], g_scales[3 * g + k] = g_scale[k][i];
     for (int k = 0; k < 4; ++k) g_quats[4 * g + k] = h[k][i];
     g_opacities[g] = mom[0][i] / opacities[g];
@@ -435,12 +458,6 @@ void sort_by_depth(Scene& sc, size_t n) {
   if (a != sc.keys.data()) std::memcpy(sc.keys.data(), a, n * sizeof *a);
 }
 
-struct Range {
-  int x0, y0, x1, y1;  // tiles, x1 and y1 exclusive
-  uint32_t size() const { return (uint32_t)(x1 - x0) * (uint32_t)(y1 - y0); }
-};
-inline Range tiles_of(const Splat& s) { return {s.x0 / TILE, s.y0 / TILE, s.x1 / TILE + 1, s.y1 / TILE + 1}; }
-
 void fill_tiles(Scene& sc, size_t seen) {
   const int tiles = sc.tiles_x * sc.tiles_y, parts = std::max(1, std::min(sc.threads, (int)(seen / 4096)));
   auto part = [&](int j) { return seen * j / parts; };
@@ -450,7 +467,7 @@ void fill_tiles(Scene& sc, size_t seen) {
     uint32_t* mine = cursor + (size_t)j * tiles;
     for (size_t k = part(j), end = part(j + 1); k < end; ++k) {
       uint32_t id = (uint32_t)keys[k];
-      Range r = tiles_of(sc.splats[id]);
+      const Range r = sc.ranges[id];
       for (int y = r.y0; y < r.y1; ++y)
         for (int x = r.x0; x < r.x1; ++x) f(mine[y * sc.tiles_x + x], id);
     }
@@ -478,7 +495,7 @@ void prepare(Scene& sc, const float* means, const float* quats, const float* sca
              const float* colors, bool keep) {
   const int n = sc.n, chunks = (n + CHUNK - 1) / CHUNK;
   sc.tiles_x = (sc.view.width + TILE - 1) / TILE, sc.tiles_y = (sc.view.height + TILE - 1) / TILE;
-  sc.splats.ensure(n), sc.keys.ensure(n), sc.counts.ensure(chunks);
+  sc.splats.ensure(n), sc.ranges.ensure(n), sc.keys.ensure(n), sc.counts.ensure(chunks);
   Pool::get().run(sc.threads, chunks, [&](int j) {
     sc.counts[j] = project_chunk(sc, j * CHUNK, std::min(n, (j + 1) * CHUNK), means, quats, scales, opacities, colors);
   });
@@ -492,9 +509,8 @@ void prepare(Scene& sc, const float* means, const float* quats, const float* sca
   if (!keep) return;
   uint32_t *slot = sc.slot.ensure(n + 1), at = 0;
   for (int i = 0; i < n; ++i) {
-    const Splat& s = sc.splats[i];
     slot[i] = at;
-    if (s.x1 >= s.x0) at += tiles_of(s).size();
+    at += sc.ranges[i].size();
   }
   slot[n] = at;
 }
@@ -565,7 +581,6 @@ void blend(const Scene& sc, int tile, float* image, float* alpha) {
         const vf dx = offset.x + ((float)(t.ox + bx * BW) - s.x), power = (s.qa * dx + slope) * dx + row;
         const vf through = T[b];
         const Mask on = both(at_least(power, smallest), at_least(through, stop));
-        if (!any(on)) continue;
         const vf weight = masked(on, min(exp2_of(power), most)) * through;
         T[b] = through - weight;
         for (int c = 0; c < channels; ++c) acc[b][c] += weight * s.color[c];
@@ -583,12 +598,13 @@ void blend(const Scene& sc, int tile, float* image, float* alpha) {
 }
 
 constexpr int MOMENTS = 6;  // of dL/dpower: 1, dx, dy, dx^2, dx dy, dy^2; the colours' gradient follows in a slot
+inline int slot_width(int channels) { return channels <= 2 ? 8 : channels <= 6 ? 12 : 16; }
 
 template <int C>
 void unblend(const Scene& sc, int tile, const float* image, const float* alpha, const float* g_image, const float* g_alpha,
              float* slots) {
   static const Offsets offset;
-  const int channels = C ? C : sc.channels, width = MOMENTS + channels;
+  const int channels = C ? C : sc.channels, width = slot_width(channels);
   constexpr int MOST = C ? C : MAX_CHANNELS;
   const Tile t(sc, tile);
   const uint32_t begin = sc.start[tile], end = sc.start[tile + 1];
@@ -619,7 +635,7 @@ void unblend(const Scene& sc, int tile, const float* image, const float* alpha, 
     const uint32_t id = entries[e];
     if (e + 4 < end) __builtin_prefetch(&splats[entries[e + 4]]);
     const Splat& s = splats[id];
-    const Range range = tiles_of(s);
+    const Range range = sc.ranges[id];
     const int tx = tile % sc.tiles_x, ty = tile / sc.tiles_x;
     float* out = slots + (size_t)(sc.slot[id] + (ty - range.y0) * (range.x1 - range.x0) + (tx - range.x0)) * width;
     if (opaque || ((e - begin) % 32 == 31 && (opaque = all_opaque(T)))) {
@@ -627,8 +643,7 @@ void unblend(const Scene& sc, int tile, const float* image, const float* alpha, 
       continue;
     }
     const Blocks r(s, t);
-    vf m0{}, mx{}, my{}, mxx{}, mxy{}, myy{}, gc[MOST];
-    for (int c = 0; c < channels; ++c) gc[c] = splat(0);
+    vf m0{}, mx{}, my{}, mxx{}, mxy{}, myy{}, gc[MAX_CHANNELS + 2] = {};
     for (int by = r.y0; by <= r.y1; ++by) {
       const vf dy = offset.y + ((float)(t.oy + by * BH) - s.y), row = s.qc * dy * dy + s.lo, slope = s.qb * dy;
       for (int bx = r.x0; bx <= r.x1; ++bx) {
@@ -636,7 +651,6 @@ void unblend(const Scene& sc, int tile, const float* image, const float* alpha, 
         const vf dx = offset.x + ((float)(t.ox + bx * BW) - s.x), power = (s.qa * dx + slope) * dx + row;
         const vf through = T[b];
         const Mask on = both(at_least(power, smallest), at_least(through, stop));
-        if (!any(on)) continue;
         const vf raw = exp2_of(power), a = masked(on, min(raw, most)), weight = a * through;
         T[b] = through - weight;
         vf shade = ga[b];
@@ -653,8 +667,9 @@ void unblend(const Scene& sc, int tile, const float* image, const float* alpha, 
         mxx += ddx * dx, mxy += ddx * dy, myy += ddy * dy;
       }
     }
-    out[0] = sum(m0), out[1] = sum(mx), out[2] = sum(my), out[3] = sum(mxx), out[4] = sum(mxy), out[5] = sum(myy);
-    for (int c = 0; c < channels; ++c) out[MOMENTS + c] = sum(gc[c]);
+    sum4(m0, mx, my, mxx, out);
+    sum4(mxy, myy, gc[0], gc[1], out + 4);
+    for (int c = 2; c < channels; c += 4) sum4(gc[c], gc[c + 1], gc[c + 2], gc[c + 3], out + MOMENTS + c);
   }
 }
 
@@ -723,7 +738,7 @@ int vf_backward(void* kept, const float* means, const float* quats, const float*
                 const float* image, const float* alpha, const float* g_image, const float* g_alpha, float* g_means,
                 float* g_quats, float* g_scales, float* g_opacities, float* g_colors, float* g_screen) try {
   Scene& sc = *(Scene*)kept;
-  const int width = MOMENTS + sc.channels;
+  const int width = slot_width(sc.channels);
   float* slots = sc.slots.ensure(sc.pairs * width);
   switch (sc.channels) {
     case 3: unblend_all<3>(sc, image, alpha, g_image, g_alpha, slots); break;
@@ -736,7 +751,7 @@ int vf_backward(void* kept, const float* means, const float* quats, const float*
       const int count = std::min(W, end - at);
       alignas(64) float moments[MOMENTS][W] = {{0}};
       for (int i = 0; i < count; ++i) {
-        float g[MOMENTS + MAX_CHANNELS] = {0};
+        float g[16] = {0};
         for (uint32_t s = sc.slot[at + i]; s < sc.slot[at + i + 1]; ++s)
           for (int k = 0; k < width; ++k) g[k] += slots[(size_t)s * width + k];
         for (int k = 0; k < MOMENTS; ++k) moments[k][i] = g[k];
