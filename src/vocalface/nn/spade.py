@@ -74,26 +74,23 @@ def fold_spectral_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return folded
 
 
-def unfold_spectral_norm(state: Mapping[str, Tensor], layers: Iterable[str], steps: int = 50) -> dict[str, Tensor]:
+def unfold_spectral_norm(state: Mapping[str, Tensor], layers: Iterable[str]) -> dict[str, Tensor]:
     """The way back, to go on training a folded network.
 
     Args:
         state: a state dict.
         layers: names of the layers to put under spectral norm, as in "decoder.up_0.conv_0".
-        steps: of power iteration, which finds weight_u and weight_v anew.
 
     Returns:
-        The state dict for layers built with spectral norm. A weight whose largest singular value is 1, as folding
+        The state dict for layers built with spectral norm, weight_u and weight_v found anew. A weight whose largest singular value is 1, as folding
         leaves it, keeps its effect.
     """
-    unfolded, layers = dict(state), set(layers)
+    unfolded = dict(state)
     for layer in layers:
         weight = unfolded.pop(f"{layer}.weight")
         matrix = weight.flatten(1).double()
-        u = torch.ones(len(matrix), dtype=torch.float64, device=weight.device)
-        for _ in range(steps):
-            v = F.normalize(matrix.T @ u, dim=0)
-            u = F.normalize(matrix @ v, dim=0)
+        u = torch.linalg.eigh(matrix @ matrix.T).eigenvectors[:, -1]
+        v = F.normalize(matrix.T @ u, dim=0)
         unfolded[f"{layer}.weight_orig"] = weight
         unfolded[f"{layer}.weight_u"], unfolded[f"{layer}.weight_v"] = u.to(weight), v.to(weight)
     return unfolded
