@@ -106,7 +106,7 @@ def test_the_compiled_kernel_draws_what_the_reference_draws(samples, encode):
     texture[:4, :, 3] = 0
     scene = {
         "light": rng.uniform(0, 1, vertices.shape), "gloss": rng.uniform(0, 0.2, vertices.shape),
-        "uv": rng.uniform(-2, 18, (len(vertices), 2)), "texture": texture,
+        "uv": rng.uniform(-2, 18, (len(vertices), 2)), "texture": texture, "cutout": rng.random(len(faces)) < 0.7,
         "face_labels": rng.integers(1, 6, len(faces)), "keep": (1, 3, 5), "samples": samples, "encode": encode,
     }  # fmt: skip
     expected = render_mesh(vertices, faces, CAMERA, backend="reference", **scene)

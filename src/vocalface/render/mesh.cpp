@@ -16,7 +16,7 @@ namespace {
 
 constexpr float kNear = 0.01f;
 constexpr float kSlack = -1e-5f;  // neighbours overlap by this, lest rounding leave a gap between them
-constexpr int kBandRows = 8;  // pixel rows a band
+constexpr int kBandRows = 16;  // pixel rows a band
 
 struct Mesh {
     const float* xyz;        // [V,3] camera space, metres
@@ -25,6 +25,7 @@ struct Mesh {
     const float* light;      // [V,3]
     const float* gloss;      // [V,3] or null
     const float* uv;         // [V,2] texels, or null
+    const uint8_t* cutout;   // [F] 1: the texture's alpha cuts holes; or null
     int vertices, count;
 };
 
@@ -73,6 +74,13 @@ inline void texel(const Texture& t, float u, float v, float out[4]) {
     }
 }
 
+// Whether the nearest texel is there.
+inline bool solid(const Texture& t, float u, float v) {
+    const int x = int(std::min(std::max(u, 0.0f), float(t.width - 1)));
+    const int y = int(std::min(std::max(v, 0.0f), float(t.height - 1)));
+    return t.rgba[4 * (size_t(y) * t.width + x) + 3] >= 128;
+}
+
 inline float mix(const float* values, int stride, int channel, const int32_t* f, const Hit& h) {
     const float first = values[stride * f[0] + channel];
     return first + h.a * (values[stride * f[1] + channel] - first) + h.b * (values[stride * f[2] + channel] - first);
@@ -92,6 +100,11 @@ void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector
         const float area = (p1.x - p0.x) * (p2.y - p0.y) - (p1.y - p0.y) * (p2.x - p0.x);
         if (area == 0.0f) continue;
         const float inverse_area = 1.0f / area;
+        const Projected* corner[4] = {&p0, &p1, &p2, &p0};
+        float slope[3];
+        for (int k = 0; k < 3; ++k)
+            slope[k] = (corner[k + 1]->x - corner[k]->x) / (corner[k + 1]->y - corner[k]->y);  // unused where level
+        const bool cut = m.cutout && m.cutout[face];
         const float low_x = std::min({p0.x, p1.x, p2.x}), high_x = std::max({p0.x, p1.x, p2.x});
         const float low_y = std::min({p0.y, p1.y, p2.y}), high_y = std::max({p0.y, p1.y, p2.y});
         const int x_begin = int(std::max(0.0f, std::ceil(low_x * s - 0.5f)));
@@ -101,7 +114,16 @@ void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector
         const int y_end = int(std::min(float(height - 1), std::floor((high_y - top) * s - 0.5f)));
         for (int y = y_begin; y <= y_end; ++y) {
             const float py = top + (float(y) + 0.5f) * step;
-            for (int x = x_begin; x <= x_end; ++x) {
+            // Where the row can be inside: between the edges' crossings, with a sample to spare on either side.
+            float lowest = 1e9f, highest = -1e9f;
+            for (int k = 0; k < 3; ++k) {
+                if ((corner[k]->y > py) == (corner[k + 1]->y > py)) continue;
+                const float x = (corner[k]->x + (py - corner[k]->y) * slope[k]) * s - 0.5f;
+                lowest = std::min(lowest, x), highest = std::max(highest, x);
+            }
+            const int from_x = std::max(x_begin, int(std::max(lowest, -1.0f)) - 1);
+            const int to_x = std::min(x_end, int(std::min(highest, float(width))) + 2);
+            for (int x = from_x; x <= to_x; ++x) {
                 const float px = (float(x) + 0.5f) * step;
                 const float w1 = ((px - p0.x) * (p2.y - p0.y) - (py - p0.y) * (p2.x - p0.x)) * inverse_area;
                 const float w2 = ((p1.x - p0.x) * (py - p0.y) - (p1.y - p0.y) * (px - p0.x)) * inverse_area;
@@ -110,12 +132,9 @@ void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector
                 const float inverse_z = w0 * p0.inverse_z + w1 * p1.inverse_z + w2 * p2.inverse_z;
                 const size_t at = size_t(y) * width + x;
                 if (inverse_z <= nearest[at]) continue;
-                const Hit hit{face, w1 * p1.inverse_z / inverse_z, w2 * p2.inverse_z / inverse_z};
-                if (t) {
-                    float rgba[4];
-                    texel(*t, mix(m.uv, 2, 0, f, hit), mix(m.uv, 2, 1, f, hit), rgba);
-                    if (rgba[3] < 0.5f) continue;
-                }
+                const float z = 1.0f / inverse_z;
+                const Hit hit{face, w1 * p1.inverse_z * z, w2 * p2.inverse_z * z};
+                if (cut && !solid(*t, mix(m.uv, 2, 0, f, hit), mix(m.uv, 2, 1, f, hit))) continue;
                 nearest[at] = inverse_z;
                 hits[at] = hit;
             }
@@ -153,8 +172,9 @@ void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector
             out.alpha[at] = alpha * share;
             out.depth[at] = deepest > 0 ? 1.0f / deepest : 0.0f;
             int best = 0;
-            for (int l = 1; l < 32; ++l)
-                if (counts[l] > counts[best]) best = l;
+            if (counts[0] < s * s)
+                for (int l = 1; l < 32; ++l)
+                    if (counts[l] > counts[best]) best = l;
             out.labels[at] = uint8_t(best);
         }
     }
@@ -166,11 +186,12 @@ extern "C" {
 
 // 0 on success, 1 on a face index out of range.
 int vf_mesh_render(const float* xyz, int vertices, const int32_t* faces, const uint8_t* labels, int count,
-                   const float* light, const float* gloss, const float* uv, const uint8_t* texture, int texture_height,
+                   const float* light, const float* gloss, const float* uv, const uint8_t* cutout,
+                   const uint8_t* texture, int texture_height,
                    int texture_width, float fx, float fy, float cx, float cy, int width, int height, int samples,
                    uint32_t keep, int encode, int threads, float* color, float* alpha, uint8_t* label_map,
                    float* depth) {
-    const Mesh mesh{xyz, faces, labels, light, gloss, uv, vertices, count};
+    const Mesh mesh{xyz, faces, labels, light, gloss, uv, texture ? cutout : nullptr, vertices, count};
     const Texture image{texture, texture_height, texture_width};
     const View view{fx, fy, cx, cy, width, height, samples, keep, encode};
     const Output out{color, alpha, label_map, depth};

@@ -35,7 +35,7 @@ def render_mesh(
     vertices: np.ndarray, faces: np.ndarray, camera: Camera, *,
     light: np.ndarray | None = None, gloss: np.ndarray | None = None,
     uv: np.ndarray | None = None, texture: np.ndarray | None = None,
-    face_labels: np.ndarray | None = None, keep: Iterable[int] | None = None,
+    cutout: np.ndarray | None = None, face_labels: np.ndarray | None = None, keep: Iterable[int] | None = None,
     samples: int = 2, encode: bool = True, backend: str = "auto", threads: int | None = None,
 ) -> MeshRaster:  # fmt: skip
     """Draw a mesh.
@@ -49,7 +49,8 @@ def render_mesh(
         light: [V, 3] factor on the texture, linear; ones by default. Without a texture it is the colour.
         gloss: [V, 3] added, linear.
         uv: [V, 2] texture coordinates, texels: (0, 0) is the corner of texel (0, 0).
-        texture: [h, w, 4] uint8, gamma 2; bilinear, edges repeat; samples with alpha below half are not drawn.
+        texture: [h, w, 4] uint8, gamma 2; bilinear, edges repeat.
+        cutout: [F] bool, faces whose samples are left out where the nearest texel's alpha is below 128; default all.
         face_labels: [F] < 32; 1 by default.
         keep: labels that count in colour and alpha; all by default.
         samples: per axis of a pixel.
@@ -68,6 +69,8 @@ def render_mesh(
     if face_labels is None:
         face_labels = np.ones(len(faces), np.uint8)
     face_labels = _array("face_labels", face_labels, np.uint8, (len(faces),))
+    cutout = np.ones(len(faces)) if cutout is None else cutout
+    cutout = _array("cutout", cutout, np.uint8, (len(faces),))
     if (uv is None) != (texture is None):
         raise ConfigError("uv and texture go together", "render_mesh", "give both or neither")
     if texture is not None:
@@ -80,7 +83,7 @@ def render_mesh(
     mask = 0xFFFFFFFF if keep is None else sum(1 << int(label) for label in keep)
     if backend == "auto":
         backend = "cpu" if native.available("mesh") else "reference"
-    scene = (vertices, faces, face_labels, light, gloss, uv, texture)
+    scene = (vertices, faces, face_labels, light, gloss, uv, cutout, texture)
     if backend == "cpu":
         return _cpu(*scene, camera, samples, mask, encode, threads or native.threads())
     if backend == "reference":
@@ -101,7 +104,9 @@ def _pointer(values: np.ndarray | None):
     return None if values is None else values.ctypes.data_as(ctypes.c_void_p)
 
 
-def _cpu(vertices, faces, labels, light, gloss, uv, texture, camera, samples, mask, encode, threads) -> MeshRaster:
+def _cpu(
+    vertices, faces, labels, light, gloss, uv, cutout, texture, camera, samples, mask, encode, threads
+) -> MeshRaster:
     height, width = camera.height, camera.width
     out = MeshRaster(
         np.empty((height, width, 3), np.float32), np.empty((height, width), np.float32),
@@ -112,7 +117,7 @@ def _cpu(vertices, faces, labels, light, gloss, uv, texture, camera, samples, ma
     floats = [ctypes.c_float(f) for f in (camera.fx, camera.fy, camera.cx, camera.cy)]
     draw(
         _pointer(vertices), len(vertices), _pointer(faces), _pointer(labels), len(faces),
-        _pointer(light), _pointer(gloss), _pointer(uv), _pointer(texture), rows, columns,
+        _pointer(light), _pointer(gloss), _pointer(uv), _pointer(cutout), _pointer(texture), rows, columns,
         *floats, width, height, samples, ctypes.c_uint32(mask), int(encode), threads,
         _pointer(out.color), _pointer(out.alpha), _pointer(out.labels), _pointer(out.depth),
     )  # fmt: skip

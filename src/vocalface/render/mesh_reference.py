@@ -10,7 +10,7 @@ NEAR = np.float32(0.01)  # metres
 SLACK = np.float32(-1e-5)  # neighbours overlap by this, lest rounding leave a gap between them
 
 
-def render(vertices, faces, face_labels, light, gloss, uv, texture, camera: Camera, samples: int, mask, encode):
+def render(vertices, faces, face_labels, light, gloss, uv, cutout, texture, camera: Camera, samples: int, mask, encode):
     """See `mesh.render_mesh`; vertices in camera space. Returns color, alpha, labels, depth."""
     width, height = camera.width * samples, camera.height * samples
     z = vertices[:, 2]
@@ -44,8 +44,8 @@ def render(vertices, faces, face_labels, light, gloss, uv, texture, camera: Came
         wins = (w0 >= SLACK) & (w1 >= SLACK) & (w2 >= SLACK) & (depth > nearest[box])
         with np.errstate(divide="ignore", invalid="ignore"):
             perspective = np.stack([w1 * iz[1] / depth, w2 * iz[2] / depth], axis=-1)
-        if texture is not None:
-            wins &= _texel(texture, _mix(uv[face], perspective))[..., 3] >= 0.5
+        if texture is not None and cutout[index]:
+            wins &= _solid(texture, _mix(uv[face], perspective))
         nearest[box][wins], hit[box][wins], weights[box][wins] = depth[wins], index, perspective[wins]
 
     seen = hit >= 0
@@ -78,6 +78,12 @@ def _mix(corners, weights):
     first = corners[..., 0, :]
     second, third = corners[..., 1, :] - first, corners[..., 2, :] - first
     return first + weights[..., :1] * second + weights[..., 1:] * third
+
+
+def _solid(texture, uv):
+    """Whether the nearest texel is there [...]."""
+    x, y = (np.clip(np.nan_to_num(uv[..., k]), 0, texture.shape[1 - k] - 1).astype(int) for k in (0, 1))
+    return texture[y, x, 3] >= 128
 
 
 def _texel(texture, uv):
