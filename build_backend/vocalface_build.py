@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -11,7 +12,21 @@ from pathlib import Path
 
 from scikit_build_core import build as _build
 
-COMPILERS = ("c++", "g++", "clang++", "cl")
+COMPILERS = ("c++", "g++", "clang++")
+
+# Zig names processors in its own way, and without a name it takes the one it runs on.
+WRAPPER = """#!/bin/sh
+for option; do
+  shift
+  case "$option" in
+    -march=x86-64) option=-mcpu=x86_64 ;;
+    -march=x86-64-v3) option=-mcpu=x86_64_v3 ;;
+    -march=x86-64-v4) option=-mcpu=x86_64_v4 ;;
+  esac
+  set -- "$@" "$option"
+done
+exec "{python}" -m ziglang {tool} "$@"
+"""
 
 
 def needs_zig() -> bool:
@@ -19,44 +34,45 @@ def needs_zig() -> bool:
     return not os.environ.get("CXX") and not any(shutil.which(c) for c in COMPILERS)
 
 
-def _requires(inner, settings) -> list[str]:
-    return inner(settings) + (["ziglang"] if needs_zig() else [])
-
-
-def _with_compiler(inner, *args):
+@contextlib.contextmanager
+def _compiler():
     if not needs_zig():
-        return inner(*args)
+        yield
+        return
+    before = dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         for name, tool in (("CXX", "c++"), ("CC", "cc")):
-            script = Path(folder) / f"zig-{tool.replace('+', 'x')}"
-            script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ziglang {tool} "$@"\n')
+            script = Path(folder) / f"zig-{tool}"
+            script.write_text(WRAPPER.format(python=sys.executable, tool=tool))
             script.chmod(script.stat().st_mode | stat.S_IEXEC)
             os.environ[name] = str(script)
         try:
-            return inner(*args)
+            yield
         finally:
-            del os.environ["CXX"], os.environ["CC"]
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def get_requires_for_build_wheel(config_settings=None):
-    return _requires(_build.get_requires_for_build_wheel, config_settings)
+    return _build.get_requires_for_build_wheel(config_settings) + (["ziglang"] if needs_zig() else [])
 
 
 def get_requires_for_build_editable(config_settings=None):
-    return _requires(_build.get_requires_for_build_editable, config_settings)
-
-
-def get_requires_for_build_sdist(config_settings=None):
-    return _build.get_requires_for_build_sdist(config_settings)
+    return _build.get_requires_for_build_editable(config_settings) + (["ziglang"] if needs_zig() else [])
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
-    return _with_compiler(_build.build_wheel, wheel_directory, config_settings, metadata_directory)
+    with _compiler():
+        return _build.build_wheel(wheel_directory, config_settings, metadata_directory)
 
 
 def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
-    return _with_compiler(_build.build_editable, wheel_directory, config_settings, metadata_directory)
+    with _compiler():
+        return _build.build_editable(wheel_directory, config_settings, metadata_directory)
 
 
-def build_sdist(sdist_directory, config_settings=None):
-    return _build.build_sdist(sdist_directory, config_settings)
+# What needs no compiler is scikit-build-core's own.
+prepare_metadata_for_build_wheel = _build.prepare_metadata_for_build_wheel
+prepare_metadata_for_build_editable = _build.prepare_metadata_for_build_editable
+get_requires_for_build_sdist = _build.get_requires_for_build_sdist
+build_sdist = _build.build_sdist
