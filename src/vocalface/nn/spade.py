@@ -82,8 +82,8 @@ def unfold_spectral_norm(state: Mapping[str, Tensor], layers: Iterable[str]) -> 
         layers: names of the layers to put under spectral norm, as in "decoder.up_0.conv_0".
 
     Returns:
-        The state dict for layers built with spectral norm, weight_u and weight_v found anew. A weight whose largest singular value is 1, as folding
-        leaves it, keeps its effect.
+        The state dict for layers built with spectral norm, weight_u and weight_v found anew. A weight whose largest
+        singular value is 1, as folding leaves it, keeps its effect.
     """
     unfolded = dict(state)
     for layer in layers:
