@@ -142,9 +142,19 @@ class Observations:
     size: int  # S, px of the crop as observed
     camera: Camera  # intrinsics at S x S; its pose is None
     track: FaceTrack
-    plate: np.ndarray  # [S, S, 3] uint8, the background alone
-    shots: list[tuple[int, int]] = field(default_factory=list)  # [start, end) frames
+    plates: np.ndarray  # [P, S, S, 3] uint8, the background alone, one a shot
+    shots: list[tuple[int, int]] = field(default_factory=list)  # P continuous runs, [start, end) frames
     info: dict = field(default_factory=dict)  # providers, grade, provenance
+
+    @property
+    def plate(self) -> np.ndarray:
+        """The background of the longest shot, [S, S, 3] uint8."""
+        lengths = [b - a for a, b in self.shots] or [0]
+        return self.plates[int(np.argmax(lengths))]
+
+    def plate_at(self, index: int) -> np.ndarray:
+        """The background behind frame `index`, [S, S, 3] uint8."""
+        return self.plates[next((k for k, (a, b) in enumerate(self.shots) if a <= index < b), 0)]
 
     def __len__(self) -> int:
         return len(self.track)

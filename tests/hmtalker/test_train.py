@@ -189,7 +189,8 @@ def test_densify_splits_clones_and_prunes():
 
 
 @pytest.mark.slow
-def test_a_drawn_head_learns_to_speak(obs, tmp_path):
+def test_a_drawn_head_learns_to_speak(tmp_path):
+    obs = drawn.observations(tmp_path / "clip", frames=300)
     config = TINY.replace(
         face_gaussians=900, mouth_gaussians=150, warmup_steps=60, face_steps=500, mouth_steps=150, fuse_steps=300,
         speech_steps=200, pose_refine_steps=10,

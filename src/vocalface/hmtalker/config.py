@@ -70,6 +70,7 @@ class Config:
     lr_rotation: float = 1e-3
     lr_grid: float = 5e-3
     lr_net: float = 5e-4
+    lr_speech: float = 5e-4  # AudioNet and the mapper
     lr_attention: float = 2.5e-3
     lr_pose: float = 0.0  # per-frame pose refinement; 0 turns it off
     pose_prior: float = 1e-2
@@ -125,7 +126,7 @@ _CPU = Config(
     init="surface",
     sh_degree=0,
     densify_until=0,
-    speech_steps=600,
+    speech_steps=200,
     fuse_motion=True,
     attention_weight=1e-4,
     mask_weight=2e-2,
@@ -133,12 +134,13 @@ _CPU = Config(
     lips_weight=3.0,
     lr_grid=2e-2,
     lr_net=1.5e-3,
+    lr_speech=7e-4,
     lr_means=1e-4,
     lr_color=5e-3,
     lr_pose=1e-4,
     condition_noise=0.1,
-    feature_noise=0.3,
-    net_decay=1e-2,
+    feature_noise=1.0,
+    net_decay=0.1,
     pose_refine_steps=40,
     lpips_tail=0,
 )
@@ -151,7 +153,7 @@ PRESETS: dict[str, Config] = {
     ),
     "demo": _CPU.replace(
         preset="demo", size=192, face_gaussians=6_000, mouth_gaussians=1_500, warmup_steps=300,
-        face_steps=2_500, mouth_steps=800, fuse_steps=1_500, speech_steps=400,
+        face_steps=2_500, mouth_steps=800, fuse_steps=1_500, speech_steps=300,
     ),
 }  # fmt: skip
 PRESETS["tiny"] = PRESETS["demo"].replace(

@@ -99,6 +99,9 @@ class Trainer:
         self.mouth_net = MouthField(config, dim)
         if config.mapper == "expnet":
             self.face_net.mapper.reference.copy_(self.explicit[: material.train].mean(0))
+        elif self.face_net.explicit.keep:  # predicted units start at their mean: behind a ReLU a channel could die
+            mean = self.explicit[: material.train].mean(0)
+            self.face_net.mapper.layers[2].bias.data[-len(mean) :] = mean.clamp_min(0.05)
         self.face, self.mouth = initial_fields(material, config, rng)
         self.poses = Poses(material.poses, material.camera)
         self.pose_moments = torch.zeros(material.frames, 13)  # Adam's m [6], v [6] and count of each frame
@@ -180,6 +183,7 @@ class Trainer:
         else:
             net = self.face_net if which == "face" else self.mouth_net
             grids, attention, speech, rest = [], [], [], []
+            lr_attention = c.lr_speech if c.speech_steps else c.lr_attention
             for key, p in net.named_parameters():
                 if key.startswith("encoder."):
                     grids.append(p)
@@ -191,8 +195,8 @@ class Trainer:
                     rest.append(p)
             groups = [
                 {"params": grids, "lr": c.lr_grid, "weight_decay": 0.0},
-                {"params": attention, "lr": c.lr_attention if not c.speech_steps else c.lr_net, "weight_decay": 1e-4},
-                {"params": speech, "lr": c.lr_net, "weight_decay": c.net_decay},
+                {"params": attention, "lr": lr_attention, "weight_decay": 1e-4},
+                {"params": speech, "lr": c.lr_speech, "weight_decay": c.net_decay},
                 {"params": rest, "lr": c.lr_net, "weight_decay": 0.0},
             ]
             made = torch.optim.AdamW(groups, betas=(0.9, 0.99), eps=1e-8)

@@ -2,7 +2,7 @@
 
 observations.json  schema, source, crop, intrinsics, shots, what was done
 track.npz          landmarks, blendshapes, action units, poses
-plate.png          the background alone
+plate_0.png …      the background alone, one a shot
 labels.mkv         label mask, lossless       alpha.mkv    matte of the head, lossless
 torso.mkv          torso colour, near-lossless    torso_alpha.mkv   its alpha, lossless
 """
@@ -74,13 +74,16 @@ class ObservationsWriter:
             raise ObservationsError(
                 f"{self.count} frames of layers, {len(track)} rows of the track", self.folder, "observe the clip again"
             )
-        media.write_image(self.folder / "plate.png", plate)
+        plates = np.asarray(plate) if np.ndim(plate) == 4 else np.asarray(plate)[None]
+        for k, picture in enumerate(plates):
+            media.write_image(self.folder / f"plate_{k}.png", picture)
         save_track(self.folder / "track.npz", track)
         clip = Path(clip)
         header = {
             "schema": SCHEMA, "source": os.path.relpath(clip, self.folder), "source_absolute": str(clip.resolve()),
             "source_sha256": clip_hash, "frames": len(track), "size": self.size, "crop": [crop.x, crop.y, crop.side],
-            "camera": [camera.fx, camera.fy, camera.cx, camera.cy], "shots": shots or [], "info": info or {},
+            "camera": [camera.fx, camera.fy, camera.cx, camera.cy], "plates": len(plates),
+            "shots": shots or [(0, len(track))], "info": info or {},
         }  # fmt: skip
         part = self.folder / ".observations.json.part"
         part.write_text(json.dumps(header, indent=1))
@@ -118,9 +121,10 @@ def load(folder: Path | str) -> Observations:
     if missing:
         raise ObservationsError(f"layers are missing: {', '.join(missing)}", folder, "observe the clip again")
     size = header["size"]
+    plates = np.stack([media.read_image(folder / f"plate_{k}.png") for k in range(header["plates"])])
     return Observations(
         folder, _source(folder, header), header["source_sha256"], CropBox(*header["crop"]), size,
-        Camera(*header["camera"], size, size), track, media.read_image(folder / "plate.png"),
+        Camera(*header["camera"], size, size), track, plates,
         [tuple(s) for s in header["shots"]], header["info"],
     )  # fmt: skip
 
@@ -147,7 +151,9 @@ def frames(obs: Observations, start: int = 0, stop: int | None = None) -> Iterat
     images = view.iterate(start + offset, stop + offset)
     for index, (image, (labels, alpha, torso, torso_alpha)) in enumerate(zip(images, layers), start):
         weight = torso_alpha[..., None].astype(np.uint16)
-        behind = (torso.astype(np.uint16) * weight + obs.plate.astype(np.uint16) * (255 - weight) + 127) // 255
+        behind = (
+            torso.astype(np.uint16) * weight + obs.plate_at(index).astype(np.uint16) * (255 - weight) + 127
+        ) // 255
         yield ObservedFrame(
             index, media.crop(image, obs.crop, obs.size), labels, alpha, np.dstack([torso, torso_alpha]),
             behind.astype(np.uint8),

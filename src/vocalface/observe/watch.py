@@ -19,7 +19,7 @@ from vocalface.types import FPS, CropBox, FaceTrack, Observations
 
 Progress = Callable[[int, int, str], None]
 LEAST_SEEN = 0.8  # share of frames in which the face must be seen
-VERSION = 2  # of what is computed; a change makes old folders stale
+VERSION = 3  # of what is computed; a change makes old folders stale
 
 
 def observe(
@@ -55,27 +55,24 @@ def observe(
     seen = _landmarks(opened, folder, key, tell)
     start, stop = seen.shot
     track, camera, info = _track(opened, seen, size, au_table)
-    layers = LayerBuilder(size, track.landmarks, track.valid, threads=os.cpu_count() or 1)
     frames = stop - start
-
-    def crops(first: int = 0) -> Iterator[tuple[int, np.ndarray]]:
-        for i, image in enumerate(opened.at(FPS).iterate(start + first, stop), first):
-            yield i, media.crop(image, seen.crop, size)
-
-    wanted = set(np.asarray(layers.plate_indices).tolist())
-
-    def for_plate() -> Iterator[tuple[int, np.ndarray]]:
-        for i, image in crops():
-            tell(i + 1, frames, "background")
-            if i in wanted:
-                yield i, image
-
-    plate = layers.observe_plate(for_plate())
     writer = store.ObservationsWriter(folder, size)
+    plates = []
     try:
-        for i, image in crops():
-            writer.add(*layers.build(i, image))
-            tell(i + 1, frames, "layers")
+        for first, last in seen.segments:  # after a jump cut the framing may differ: a background of its own
+            view = opened.at(FPS).iterate
+            shot = track.landmarks[first:last], track.valid[first:last]
+            layers = LayerBuilder(size, *shot, threads=os.cpu_count() or 1)
+            wanted = set(np.asarray(layers.plate_indices).tolist())
+
+            def crops(first: int = first, last: int = last, view: Callable = view) -> Iterator[tuple[int, np.ndarray]]:
+                for i, image in enumerate(view(start + first, start + last)):
+                    yield i, media.crop(image, seen.crop, size)
+
+            plates.append(layers.observe_plate((i, image) for i, image in crops() if i in wanted))
+            for i, image in crops():
+                writer.add(*layers.build(i, image))
+                tell(first + i + 1, frames, "layers")
     except BaseException:
         writer.abort()
         raise
@@ -87,7 +84,8 @@ def observe(
     }  # fmt: skip
     (folder / "landmarks.npz").unlink(missing_ok=True)
     return writer.finish(
-        clip=clip, clip_hash=content, crop=seen.crop, camera=camera, track=track, plate=plate, shots=seen.segments,
+        clip=clip, clip_hash=content, crop=seen.crop, camera=camera, track=track, plate=np.stack(plates),
+        shots=seen.segments,
         info=info,
     )  # fmt: skip
 
