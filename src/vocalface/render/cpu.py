@@ -67,11 +67,10 @@ class _Kept:
     """Owns what the forward pass keeps for the backward pass."""
 
     def __init__(self, handle: int | None) -> None:
-        self.handle = handle
+        self.handle, self.free = handle, library().vf_free
 
     def __del__(self) -> None:
-        if self.handle is not None:
-            library().vf_free(self.handle)
+        self.free(self.handle)
 
 
 @functools.cache

@@ -219,7 +219,7 @@ class Pool {
 
 // ------------------------------------------------------------------------------------------------------- structures
 constexpr int TILE = 32, MAX_CHANNELS = 8, CHUNK = 1024;
-constexpr float ALPHA_MIN = 1.0f / 255.0f, ALPHA_MAX = 0.99f, T_STOP = 1e-4f, NEAR = 0.01f, BLUR = 0.3f;
+constexpr float ALPHA_MIN = 1.0f / 255.0f, ALPHA_MAX = 0.99f, T_STOP = 1e-4f, NEAR = 0.01f, BLUR = 0.3f, MARGIN = 0.15f;
 constexpr float LOG2_MIN = -7.994353436858858f;  // log2(1 / 255)
 constexpr float LOG2E = 1.4426950408889634f;
 
@@ -713,9 +713,8 @@ int vf_forward(int n, int channels, int width, int height, const float* camera, 
   View& v = scene->view;
   v.fx = camera[0], v.fy = camera[1], v.cx = camera[2], v.cy = camera[3], v.width = width, v.height = height;
   std::memcpy(v.w2c, camera + 4, sizeof v.w2c);
-  const float margin_x = 0.15f * width / v.fx, margin_y = 0.15f * height / v.fy;
-  v.left = -v.cx / v.fx - margin_x, v.right = (width - v.cx) / v.fx + margin_x;
-  v.top = -v.cy / v.fy - margin_y, v.bottom = (height - v.cy) / v.fy + margin_y;
+  v.left = -v.cx / v.fx - MARGIN, v.right = (width - v.cx) / v.fx + MARGIN;
+  v.top = -v.cy / v.fy - MARGIN, v.bottom = (height - v.cy) / v.fy + MARGIN;
   scene->n = n, scene->channels = channels, scene->threads = threads;
   prepare(*scene, means, quats, scales, opacities, colors, kept != nullptr);
   switch (channels) {
@@ -765,7 +764,9 @@ int vf_backward(void* kept, const float* means, const float* quats, const float*
   return 1;
 }
 
-void vf_free(void* kept) { rest(std::unique_ptr<Scene>((Scene*)kept)); }
+void vf_free(void* kept) {
+  if (kept) rest(std::unique_ptr<Scene>((Scene*)kept));
+}
 
 // HM-Talker's eq. 10 to 8 bits: I = F + (1 - A_f)(M + (1 - A_m) B). mouth and mouth_alpha may be null.
 int vf_composite_u8(int64_t pixels, const float* face, const float* face_alpha, const float* mouth,

@@ -17,6 +17,7 @@ from torch import Tensor
 from vocalface.types import Camera, Gaussians
 
 ALPHA_MIN, ALPHA_MAX, T_STOP, NEAR, BLUR = 1 / 255, 0.99, 1e-4, 0.01, 0.3
+MARGIN = 0.15  # tangent
 TILE = 16  # px; only for speed and memory, it changes no pixel
 BATCH = 1 << 22  # pixel-splat pairs evaluated at once
 
@@ -35,14 +36,15 @@ def quat_to_matrix(quats: Tensor) -> Tensor:
 def project(g: Gaussians, camera: Camera) -> tuple[Tensor, Tensor, Tensor]:
     """2-D means [N, 2] px, 2-D covariances [N, 2, 2] px^2 (with the 0.3 px^2 blur), depths [N] metres > 0.
 
-    Beyond 15 % of the image's size outside of it, the Jacobian is that of the nearest point within.
+    Further than a tangent of 0.15 (8.5 degrees) outside the image the Jacobian is that of the nearest point within, so
+    that a splat at the side of the camera does not grow without bound. The margin does not depend on the image's
+    size: a part of an image, drawn alone, is the same as in the whole.
     """
     pose = torch.as_tensor(camera.world_to_camera, dtype=g.means.dtype, device=g.means.device)
     t = g.means @ pose[:3, :3].T + pose[:3, 3]
     x, y, z = t.unbind(-1)
-    w, h = camera.width, camera.height
-    tx = (x / z).clamp((-0.15 * w - camera.cx) / camera.fx, (1.15 * w - camera.cx) / camera.fx)
-    ty = (y / z).clamp((-0.15 * h - camera.cy) / camera.fy, (1.15 * h - camera.cy) / camera.fy)
+    tx = (x / z).clamp(-camera.cx / camera.fx - MARGIN, (camera.width - camera.cx) / camera.fx + MARGIN)
+    ty = (y / z).clamp(-camera.cy / camera.fy - MARGIN, (camera.height - camera.cy) / camera.fy + MARGIN)
     zero = torch.zeros_like(z)
     jacobian = torch.stack(
         [camera.fx / z, zero, -camera.fx * tx / z, zero, camera.fy / z, -camera.fy * ty / z], dim=-1
