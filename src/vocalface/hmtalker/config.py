@@ -148,8 +148,8 @@ _CPU = Config(
 PRESETS: dict[str, Config] = {
     "paper": Config(),
     "fast": _CPU.replace(
-        preset="fast", size=256, face_gaussians=12_000, mouth_gaussians=3_000, warmup_steps=500,
-        face_steps=14_000, mouth_steps=6_000, fuse_steps=10_000,
+        preset="fast", size=256, face_gaussians=10_000, mouth_gaussians=3_000, warmup_steps=400,
+        face_steps=8_000, mouth_steps=2_500, fuse_steps=6_000,
     ),
     "demo": _CPU.replace(
         preset="demo", size=192, face_gaussians=6_000, mouth_gaussians=1_500, warmup_steps=300,
