@@ -72,12 +72,17 @@ def path(name: str) -> Path:
 
 
 def fetch(names: list[str], progress=None) -> list[Path]:
-    """Get files (all of the licence-clean ones when none is named), each checked by its hash.
+    """Get files, each checked by its hash (by its size where none is published).
+
+    Args:
+        names: of files, or of groups ("sadtalker" is every `sadtalker/…`); none: what real footage needs.
 
     Raises AssetError: an unknown name, no network, a file whose hash differs.
     """
     known = registry()
-    wanted = list(names) or [n for n, a in known.items() if a.commercial and a.url]
+    wanted = [n for name in names for n in group(name, known)]
+    if not names:  # what `observe` needs
+        wanted = [n for n, a in known.items() if n.startswith("mediapipe/") and a.url]
     unknown = [n for n in wanted if n not in known]
     if unknown:
         raise AssetError(f"unknown: {', '.join(unknown)}", "vocalface fetch", f"one of: {', '.join(known)}")
@@ -87,6 +92,11 @@ def fetch(names: list[str], progress=None) -> list[Path]:
         if progress is not None:
             progress(k + 1, len(wanted), "fetching")
     return out
+
+
+def group(name: str, known: dict[str, Asset]) -> list[str]:
+    """A file's own name, or the files of a group."""
+    return [n for n in known if n.startswith(f"{name}/")] or [name]
 
 
 def _download(asset: Asset) -> Path:
@@ -110,6 +120,10 @@ def _download(asset: Asset) -> Path:
         raise AssetError(
             f"{asset.name} could not be fetched{unsure}: {type(error).__name__}", asset.url, f"copy it to {target}"
         ) from error
+    if not asset.sha256 and asset.bytes and target.stat().st_size != asset.bytes:
+        size = target.stat().st_size
+        target.unlink()
+        raise AssetError(f"{asset.name} has {size} bytes, expected {asset.bytes}", asset.url, "try again later")
     return target
 
 

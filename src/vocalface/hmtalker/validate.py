@@ -151,8 +151,8 @@ def protocol(size: int, frames: int) -> str:
     """What stands behind the numbers, in words."""
     return (
         f"{frames} held-out frames at {size} px; true pose refined without mouth pixels, true upper AUs, true torso "
-        "and background pixels off the head; lower face from speech; PSNR is the mean over frames, in dB; mouth = square "
-        "of 0.9 outer-eye distances around the lips"
+        "and background pixels off the head; lower face from speech; PSNR is the mean over frames, in dB; mouth = "
+        "square of 0.9 outer-eye distances around the lips"
     )
 
 
