@@ -159,6 +159,13 @@ class Demo(Common):
 
 
 @dataclass(kw_only=True)
+class Bench(Common):
+    """How fast a head speaks on this machine, part by part."""
+
+    head: Positional[Path]
+
+
+@dataclass(kw_only=True)
 class Present(Common):
     """Make the presenter's footage and its exact observations."""
 
@@ -295,6 +302,21 @@ def evaluate(a: Evaluate) -> dict:
     return out
 
 
+def bench(a: Bench) -> dict:
+    import tempfile
+
+    from vocalface.hmtalker.bench import bench as run
+    from vocalface.hmtalker.head import Head
+
+    with tempfile.TemporaryDirectory() as folder:
+        out = run(Head.load(a.head), Path(folder))
+    say(a, f"{out['gaussians']} Gaussians at {out['size']} px; {out['machine']}")
+    for part in out["parts"]:
+        say(a, f"  {part.name:24} {part.wall:7.2f} ms wall {part.cpu:7.2f} ms processor")
+    say(a, f"speaks at {out['speak_fps']} frames a second, encoding included ({out['draw_fps']} without)")
+    return {**out, "parts": [vars(p) for p in out["parts"]]}
+
+
 def fetch(a: Fetch) -> dict:
     from vocalface import assets
 
@@ -335,6 +357,7 @@ VERBS: dict[str, tuple[type, Callable]] = {
     "speak": (Speak, speak),
     "evaluate": (Evaluate, evaluate),
     "ablate": (Ablate, ablate),
+    "bench": (Bench, bench),
     "present": (Present, present),
     "demo": (Demo, demo),
     "fetch": (Fetch, fetch),
