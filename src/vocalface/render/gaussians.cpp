@@ -170,7 +170,7 @@ class Pool {
   }
 
  private:
-  static constexpr int SPIN = 2000;  // ~ 50 us: the stages of one picture follow each other faster than that
+  static constexpr int SPIN = 1000;  // 10 to 50 us: most stages of one picture follow each other faster than that
 
   static Pool*& current() {
     static Pool* pool = [] {
