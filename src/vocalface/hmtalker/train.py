@@ -110,6 +110,7 @@ class Trainer:
         self.stage, self.step = STAGES[0], 0  # step within the stage
         self.smooth = 0.0  # running mean of the loss, for the curves
         self.curves: list[list[float]] = []  # stage, step, loss, face Gaussians
+        self.lpips = perceptual_loss() if config.lpips_tail else None
         self._easy = incremental_lists(material, self.trainable)
         self._optimisers: dict[str, torch.optim.Optimizer] = {}
         self._grad2d: dict[str, tuple[Tensor, Tensor]] = {}
@@ -436,7 +437,10 @@ class Trainer:
             if share > 0:
                 loss = loss + (c.lips_weight - 1) * share * l1_dssim(shown[lips], view.image[lips], c.ssim_weight)
         if c.lpips_tail and done > 1 - c.lpips_tail / max(c.face_steps, 1):
-            loss = loss + c.lpips_weight * gradient_l1(shown, view.image)
+            if self.lpips is not None:
+                loss = loss + c.lpips_weight * self.lpips(shown, view.image).mean()
+            else:
+                loss = loss + c.lpips_weight * gradient_l1(shown, view.image)
         return loss
 
     def _attention(self, regions, gaussians, pose, view: View) -> Tensor:
@@ -575,6 +579,14 @@ def incremental_lists(material: Material, rows: np.ndarray) -> Incremental:
     )
 
 
+def perceptual_loss():
+    """LPIPS (AlexNet) when its trunk and heads are on this machine; None otherwise, and `gradient_l1` stands in."""
+    from vocalface import assets
+    from vocalface.nn import lpips
+
+    return lpips.load(assets.find("lpips/alexnet-owt-7be5be79.pth"), assets.find("lpips/lpips_lin_v0.1_alex.pth"))[0]
+
+
 def camera_extent(poses: np.ndarray) -> float:
     """1.1 x the largest distance of a camera from their mean, at least 0.1 m (a still head would stop learning)."""
     centres = -np.einsum("tji,tj->ti", poses[:, :3, :3], poses[:, :3, 3])
@@ -618,7 +630,7 @@ def train(
 
     Args:
         config: a preset's name or a Config; `overrides` change single fields of it.
-        device: auto, cpu or cuda. Raises DeviceError for cuda on a machine without one.
+        device: auto or cpu; cuda is refused with a DeviceError for now.
         resume: go on from the checkpoint of an interrupted run of the same footage and configuration.
         consent: how the person agreed, in the user's words; stored in the head.
         work: folder for the frame file and checkpoints (default: beside the output); removed at the end.
@@ -659,10 +671,12 @@ def train(
 
 
 def check_device(device: str) -> None:
-    """Raises DeviceError when `device` is cuda and there is none."""
+    """Training runs on the CPU. Raises DeviceError for cuda, ConfigError for an unknown name."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"unknown device {device!r}", "--device", "use auto or cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError(
             "no CUDA device is visible to PyTorch", "--device cuda", "use --device cpu, or run `vocalface doctor`"
         )
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"unknown device {device!r}", "--device", "use auto, cpu or cuda")
+    if device == "cuda":
+        raise DeviceError("HM-Talker does not train on CUDA yet", "--device cuda", "use --device cpu")
