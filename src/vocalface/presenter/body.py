@@ -14,7 +14,7 @@ from vocalface.presenter.face import LIFT, MOUTH_Y, smoothstep
 from vocalface.types import FACE, MOUTH, NECK, TORSO
 
 EYES = np.array([[-surface.EYE_X, 0, surface.EYE_Z], [surface.EYE_X, 0, surface.EYE_Z]]) + LIFT
-IRIS = 0.445  # rad, the iris' half angle seen from the eyeball's centre
+IRIS = 0.465  # rad, the iris' half angle seen from the eyeball's centre
 MOUTH_LEVEL = MOUTH_Y + LIFT[1]
 
 
@@ -113,7 +113,7 @@ def teeth(upper: bool) -> Part:
     if upper:
         widths = np.array([8.4, 6.6, 7.4, 6.8, 6.6, 9.0]) * 1e-3
         lengths, edges = np.array([10.2, 8.8, 9.8, 8.4, 8.0, 7.6]), np.array([0.0, 0.75, 0.15, 0.8, 1.1, 1.5])
-        front, level = 0.0885, MOUTH_LEVEL - 0.0012
+        front, level = 0.0890, MOUTH_LEVEL - 0.0022
     else:
         widths = np.array([5.3, 5.8, 6.6, 6.9, 7.0, 10.0]) * 1e-3
         lengths, edges = np.array([8.6, 8.7, 9.2, 8.2, 7.8, 7.4]), np.array([0.15, 0.1, 0.0, 0.7, 1.1, 1.5])
@@ -147,7 +147,7 @@ def teeth(upper: bool) -> Part:
     side = 1 if upper else -1
     top = level + side * 0.0102 if upper else level - 0.0092
     vertices = np.stack(np.broadcast_arrays(x + bulge * normal_x * 0.6, top - side * y, z), axis=-1).reshape(-1, 3)
-    enamel = np.array([0.78, 0.74, 0.64]) * np.array([1, 1, 1, 0.97, 0.95, 0.93])[tooth][None, :, None]
+    enamel = np.array([0.74, 0.68, 0.57]) * np.array([1, 1, 1, 0.97, 0.95, 0.93])[tooth][None, :, None]
     enamel = enamel * (0.86 + 0.14 * smoothstep(0.0, 0.35, down))[..., None]
     seam = (1 - 0.55 * np.abs(across) ** 9)[None, :, None]
     tint = np.where((down < 0)[..., None], np.array([0.50, 0.20, 0.19]), enamel * seam)
@@ -163,8 +163,8 @@ def tongue() -> Part:
     v, u = np.meshgrid(np.linspace(0, 1, rows), np.linspace(-1, 1, columns), indexing="ij")
     half = 0.0175 * np.sqrt(np.clip(1 - (1 - v) ** 4, 0, 1)) + 0.0015  # v = 0 is the tip
     x = half * np.sin(u * np.pi / 2 * 1.15)
-    z = 0.0805 - 0.040 * v
-    y = MOUTH_LEVEL - 0.0125 + 0.0055 * np.sin(np.pi * np.clip(v, 0, 1) ** 0.6) - 0.0065 * np.abs(u) ** 2.5
+    z = 0.0805 - 0.026 * v
+    y = MOUTH_LEVEL - 0.0100 + 0.0058 * np.sin(np.pi * np.clip(v, 0, 1) ** 0.6) - 0.0065 * np.abs(u) ** 2.5
     y -= 0.0014 * np.exp(-((u / 0.13) ** 2)) * smoothstep(0, 0.3, v)
     tint = np.array([0.46, 0.185, 0.18]) * (1 - 0.55 * v[..., None]) * (1 - 0.15 * np.abs(u)[..., None])
     vertices = np.stack([x, y, z], -1).reshape(-1, 3)
@@ -179,7 +179,7 @@ def cavity() -> Part:
     v, u = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 2 * np.pi, columns), indexing="ij")
     rim = np.cos(v * np.pi / 2)
     x, y = 0.0270 * rim * np.cos(u), 0.0200 * rim * np.sin(u) + MOUTH_LEVEL - 0.004
-    z = 0.0790 - 0.040 * np.sin(v * np.pi / 2) - 10 * (0.0270 * np.cos(u)) ** 2 * rim
+    z = 0.0790 - 0.026 * np.sin(v * np.pi / 2) - 10 * (0.0270 * np.cos(u)) ** 2 * rim
     tint = np.array([0.085, 0.022, 0.020]) * (1 - 0.75 * v[..., None])
     vertices = np.stack([x, y, z], -1).reshape(-1, 3)
     return Part("cavity", vertices, grid_faces(rows, columns), MOUTH, "jaw_half", tint.reshape(-1, 3))
@@ -205,9 +205,9 @@ def ear(side: int, skin: np.ndarray) -> Part:
     tragus = 0.0045 * np.exp(-(((back + 0.0135) / 0.0035) ** 2) - ((up + 0.006) / 0.005) ** 2)
     out = 0.0060 + helix + inner + bowl + tragus - 0.010 * smoothstep(0.93, 1.0, r)
     out = out + 0.55 * np.clip(back, -0.012, None) * 0.55  # the back stands away from the head
-    x = side * (0.0690 + out)
+    x = side * (0.0640 + out * 0.85)
     z = -0.006 - back * 0.92
-    y = -0.004 + up + 0.12 * back + LIFT[1] - 0.018
+    y = 0.94 * up + 0.12 * back + LIFT[1] - 0.014
     shade = 1 - 0.45 * np.exp(-(((back + 0.002) / 0.0075) ** 2) - ((up + 0.005) / 0.0095) ** 2)
     shade = shade * (1 - 0.22 * np.exp(-(((r - 0.76) / 0.06) ** 2)))
     tint = skin * np.array([1.05, 0.88, 0.85]) * shade[..., None]
@@ -224,9 +224,9 @@ def ear(side: int, skin: np.ndarray) -> Part:
 
 # Neck and clothes
 
-_LEVEL = np.array([-0.035, -0.070, -0.100, -0.125, -0.145, -0.160, -0.172, -0.186, -0.202, -0.225, -0.260, -0.330])
-_WIDE = np.array([0.0500, 0.0510, 0.0515, 0.0530, 0.0580, 0.0690, 0.0890, 0.1230, 0.1560, 0.1800, 0.1950, 0.2050])
-_DEEP = np.array([0.0520, 0.0530, 0.0535, 0.0540, 0.0560, 0.0590, 0.0640, 0.0720, 0.0800, 0.0890, 0.1000, 0.1150])
+_LEVEL = np.array([-0.020, -0.050, -0.080, -0.100, -0.118, -0.133, -0.146, -0.160, -0.177, -0.202, -0.240, -0.320])
+_WIDE = np.array([0.0400, 0.0425, 0.0435, 0.0450, 0.0510, 0.0660, 0.0880, 0.1230, 0.1560, 0.1790, 0.1930, 0.2020])
+_DEEP = np.array([0.0300, 0.0420, 0.0500, 0.0540, 0.0560, 0.0590, 0.0640, 0.0720, 0.0800, 0.0890, 0.1000, 0.1150])
 _AXIS = np.array(
     [0.0000, -0.0040, -0.0080, -0.0130, -0.0180, -0.0230, -0.0270, -0.0310, -0.0340, -0.0360, -0.0370, -0.0370]
 )
@@ -235,31 +235,31 @@ _AXIS = np.array(
 def torso_surface(angle: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Skin of neck, shoulders and chest [..., 3] at an angle from the front and a height."""
     wide, deep, axis = (np.interp(y, _LEVEL[::-1], table[::-1]) for table in (_WIDE, _DEEP, _AXIS))
-    square = 1 - 0.22 * smoothstep(-0.15, -0.22, y)  # shoulders are squarer than the neck
+    square = 1 - 0.22 * smoothstep(-0.125, -0.195, y)  # shoulders are squarer than the neck
     s, c = np.sin(angle), np.cos(angle)
     x = wide * np.sign(s) * np.abs(s) ** square
     z = axis + deep * np.sign(c) * np.abs(c) ** square
     side = np.abs(x)
     # Neck muscles run from behind the ears to the pit of the throat; collar bones from there to the shoulders.
-    muscle = np.exp(-(((side - (0.010 + 0.26 * (y + 0.150))) / 0.0085) ** 2)) * smoothstep(-0.158, -0.140, y)
+    muscle = np.exp(-(((side - (0.010 + 0.26 * (y + 0.123))) / 0.0085) ** 2)) * smoothstep(-0.131, -0.113, y)
     bone = (
-        np.exp(-(((y + 0.1635 - 0.06 * side) / 0.0045) ** 2))
+        np.exp(-(((y + 0.1375 - 0.06 * side) / 0.0045) ** 2))
         * smoothstep(0.008, 0.02, side)
         * (1 - smoothstep(0.08, 0.12, side))
     )
-    pit = np.exp(-((side / 0.010) ** 2) - ((y + 0.158) / 0.008) ** 2)
+    pit = np.exp(-((side / 0.010) ** 2) - ((y + 0.132) / 0.008) ** 2)
     front = np.clip(c, 0, 1) ** 0.5
-    z = z + front * (0.0045 * muscle + 0.0035 * bone - 0.0045 * pit)
-    z = z + 0.0030 * front * np.exp(-((side / 0.009) ** 2) - ((y + 0.118) / 0.014) ** 2)  # larynx
+    z = z + front * (0.0026 * muscle + 0.0035 * bone - 0.0045 * pit)
+    z = z + 0.0030 * front * np.exp(-((side / 0.009) ** 2) - ((y + 0.100) / 0.012) ** 2)  # larynx
     return np.stack(np.broadcast_arrays(x, y, z), -1)
 
 
 def neck(skin_texture: np.ndarray) -> Part:
     """The skin of neck and chest."""
     rows, columns = 44, 49
-    angle, y = np.meshgrid(np.linspace(-1.75, 1.75, columns), np.linspace(-0.040, -0.255, rows))
+    angle, y = np.meshgrid(np.linspace(-1.75, 1.75, columns), np.linspace(-0.052, -0.235, rows))
     vertices = torso_surface(angle, y)
-    uv = np.stack([(angle + 1.75) / 3.5, (y + 0.040) / -0.215], -1)
+    uv = np.stack([(angle + 1.75) / 3.5, (y + 0.052) / -0.183], -1)
     return Part(
         "neck",
         vertices.reshape(-1, 3),
@@ -276,8 +276,8 @@ def neck(skin_texture: np.ndarray) -> Part:
 def neckline(angle: np.ndarray, depth: float, pointed: float) -> np.ndarray:
     """Height at which the clothes begin; `depth` metres of the opening in front, `pointed` 0 round .. 1 V."""
     a = np.abs(angle)
-    around = -0.150 - 0.012 * smoothstep(0.2, 1.2, a)
-    vee = np.clip(1 - a / 0.42, 0, 1)
+    around = -0.1185 - 0.012 * smoothstep(1.1, 0.3, a)
+    vee = np.sqrt(np.clip(1 - a / 0.62, 0, 1) ** 2 + 0.012) - 0.1095
     bow = np.sqrt(np.clip(1 - (a / 0.75) ** 2, 0, 1))
     return around - depth * (pointed * vee + (1 - pointed) * bow)
 
@@ -287,13 +287,13 @@ def garment(depth: float, pointed: float, texture: np.ndarray, rng: np.random.Ge
     rows, columns = 40, 97
     t, angle = np.meshgrid(np.linspace(0, 1, rows), np.linspace(-1.75, 1.75, columns), indexing="ij")
     top = neckline(angle, depth, pointed)
-    y = top + (-0.330 - top) * t
+    y = top + (-0.320 - top) * t
     p = torso_surface(angle, y)
     out = np.stack([np.sin(angle), np.full_like(angle, 0.35), np.cos(angle)], -1)
     out /= np.linalg.norm(out, axis=-1, keepdims=True)
     folds = np.zeros_like(y)
     for _ in range(7):
-        x0, y0, tilt = rng.uniform(-0.16, 0.16), rng.uniform(-0.28, -0.19), rng.uniform(-1.2, 1.2)
+        x0, y0, tilt = rng.uniform(-0.16, 0.16), rng.uniform(-0.26, -0.165), rng.uniform(-1.2, 1.2)
         across = (p[..., 0] - x0) * np.cos(tilt) + (y - y0) * np.sin(tilt)
         alongside = -(p[..., 0] - x0) * np.sin(tilt) + (y - y0) * np.cos(tilt)
         folds += rng.uniform(0.0008, 0.0022) * np.exp(-((across / 0.009) ** 2) - (alongside / 0.05) ** 2)

@@ -23,13 +23,14 @@ LIFT = np.array([0.0, 0.025, 0.0])
 JAW_PIVOT = np.array([0.0, -0.020, 0.004])  # about the ear canals, y from the eyes
 JAW_ANGLE = np.radians(8.5)  # at AU26 = 5
 MOUTH_Y = -0.0705
+CORNER_RISE = 0.0016  # the corners of a friendly mouth lie a little higher than its middle
 MOUTH_HALF, INNER_HALF = 0.0248, 0.0218  # half widths of the outer and inner contours
-EYE_HALF = 0.0138  # half width of the lid fissure
+EYE_HALF = 0.0146  # half width of the lid fissure
 COLUMNS = 56  # of the lip mesh, corner to corner
 LID_POINTS = 30  # of a lid, corner to corner
 LIP_ROWS = 8
-_SEAL = 0.0060  # metres of jaw drop that closed lips can follow
-_LID_LEVELS = np.linspace(-0.4, 1.0, 29)
+_SEAL = 0.0042  # metres of jaw drop that closed lips can follow
+_LID_LEVELS = np.linspace(-0.4, 1.0, 15)
 
 
 def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
@@ -53,15 +54,18 @@ def _spaced(count: int) -> np.ndarray:
 
 def lip_contact(u: np.ndarray) -> np.ndarray:
     """y where the lips meet."""
-    return MOUTH_Y - 0.0011 * np.exp(-((u / 0.22) ** 2)) + 0.0009 * np.exp(-(((np.abs(u) - 0.45) / 0.25) ** 2))
+    corner = CORNER_RISE * np.clip(np.abs(u), 0, 1) ** 3
+    return MOUTH_Y + corner - 0.0015 * np.exp(-((u / 0.22) ** 2)) + 0.0003 * np.exp(-(((np.abs(u) - 0.4) / 0.25) ** 2))
 
 
 def lip_outer(u: np.ndarray, upper: bool) -> np.ndarray:
     """y of the vermilion's border."""
     a = np.minimum(np.abs(u), 1)
     if upper:
-        return MOUTH_Y + 0.0098 * (1 - a**1.5) ** 0.9 - 0.0019 * np.exp(-((u / 0.13) ** 2)) * (1 - a)
-    return MOUTH_Y - 0.0118 * (1 - a**2.2) ** 0.85
+        return (
+            MOUTH_Y + CORNER_RISE * a**3 + 0.0084 * (1 - a**1.5) ** 0.9 - 0.0019 * np.exp(-((u / 0.13) ** 2)) * (1 - a)
+        )
+    return MOUTH_Y + CORNER_RISE * a**3 - 0.0102 * (1 - a**2.2) ** 0.85
 
 
 def lid_margin(u: np.ndarray, upper: bool) -> np.ndarray:
@@ -69,8 +73,8 @@ def lid_margin(u: np.ndarray, upper: bool) -> np.ndarray:
     a = np.minimum(np.abs(u), 1)
     corner = 0.0002 + 0.0011 * u
     if upper:
-        return corner + 0.0058 * (1 - a**2.3) ** 0.75 * (1 - 0.10 * u)
-    return corner - 0.0043 * (1 - a**2.3) ** 0.85 * (1 + 0.14 * u)
+        return corner + 0.0051 * (1 - a**2.3) ** 0.75 * (1 - 0.10 * u)
+    return corner - 0.0046 * (1 - a**2.3) ** 0.85 * (1 + 0.14 * u)
 
 
 def lid_meeting(u: np.ndarray) -> np.ndarray:
@@ -130,9 +134,9 @@ def _lip_bulge(u: np.ndarray, r: np.ndarray, upper: bool) -> np.ndarray:
     taper = np.clip(1 - np.abs(u) ** 2.6, 0, 1) ** 0.7
     if upper:
         centre = 1 + 0.25 * np.exp(-((u / 0.18) ** 2))
-        return taper * (centre * 0.0040 * np.sin(np.pi * np.clip(r, 0, 1) ** 0.75) ** 0.8 + 0.0018 * r) + 0.0004
+        return taper * (centre * 0.0033 * np.sin(np.pi * np.clip(r, 0, 1) ** 0.75) ** 0.8 + 0.0018 * r) + 0.0004
     pair = 1 + 0.10 * np.exp(-(((np.abs(u) - 0.3) / 0.2) ** 2))
-    return taper * (pair * 0.0056 * np.sin(np.pi * np.clip(r, 0, 1) ** 0.85) ** 0.75 + 0.0018 * r) + 0.0004
+    return taper * (pair * 0.0046 * np.sin(np.pi * np.clip(r, 0, 1) ** 0.85) ** 0.75 + 0.0018 * r) + 0.0004
 
 
 def _lips(b: _Builder, rims: dict) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
@@ -259,7 +263,7 @@ def topology() -> Topology:
         wrap(
             row,
             [taper * np.array([[0, up * dy, -dz]]) * 1e-3 for dy, dz in ((0.3, 1.6), (1.2, 3.4), (3.2, 5.0), (6, 5.5))],
-            flip=up < 0,
+            flip=up > 0,
         )
     lid_rows = {}
     for side, name in ((-1, "left"), (1, "right")):
@@ -300,7 +304,7 @@ def _motion(rest: np.ndarray, rims: dict, source: np.ndarray) -> dict:
     jaw = below + near * (with_lips - below)
     jaw *= smoothstep(-0.020, 0.012, rest[:, 2])
     seal = np.zeros_like(rest)
-    seal[:, 1] = 0.62 * lower - 0.38 * upper
+    seal[:, 1] = 0.97 * (0.62 * lower - 0.38 * upper)  # 0.97 is what the jaw opens the lips by
 
     index, table, is_lower = _lids(rest, rims)
     position = {int(v): i for i, v in enumerate(index)}
@@ -387,7 +391,7 @@ def _displacement(name: str, p: np.ndarray, upper: np.ndarray, lower: np.ndarray
         middle = np.clip(1 - 0.6 * inward**2, 0, 1)
         return move(lips * inward, -9.0, 0, 1.5) + move(lips * middle, 0, 0, 5.5) + move(lips * (upper - lower), 0, 0.9)
     if name == "AU25":  # lips part
-        return move(upper * near, 0, 2.4, 0.2) + move(lower * near, 0, -4.6, -0.4)
+        return move(upper * near, 0, 2.9, 0.2) + move(lower * near, 0, -4.4, -0.4)
     return np.zeros_like(p)  # AU05, AU07, AU45 are lids; AU26 is the jaw
 
 
@@ -418,7 +422,7 @@ def _lids(rest: np.ndarray, rims: dict) -> tuple[np.ndarray, np.ndarray, np.ndar
     shut = []
     for level in _LID_LEVELS:
         xy = rest[index, :2] + np.stack([np.zeros_like(travel), level * travel], 1)
-        shut.append(surface.frontal(xy))
+        shut.append(surface.frontal(xy, rest[index, 2] + 0.004))
     shut = np.array(shut)
     at_rest = shut[np.argmin(np.abs(_LID_LEVELS))] - rest[index]
     return index, shut - rest[index] - at_rest, lower
@@ -454,10 +458,15 @@ class Face:
         lower = np.clip(au["AU45"] + 0.45 * au["AU07"] + 0.25 * au["AU06"], 0, 1)
         upper_at, lower_at = _at_level(t.lid_table, upper), _at_level(t.lid_table, lower)
         p[t.lid_index] += np.where(t.lid_lower[:, None], lower_at, upper_at)
-        drop = JAW_ANGLE * au["AU26"] * (0.092 - self.pivot[2])  # of the lower lip
+        drop = self._contact_drop(float(au["AU26"]) * JAW_ANGLE)
         p += t.seal * np.float32(min(drop, _SEAL) * (1 - smoothstep(0.0, 0.22, au["AU25"])))
         turned = (p - self.pivot) @ self.jaw_rotation(action_units).T + self.pivot
         return p + t.jaw[:, None] * (turned - p)
+
+    def _contact_drop(self, angle: float) -> float:
+        """How far the jaw's turn lowers the middle of the mouth, metres."""
+        contact = self.neutral[self.topology.rims["lip_lower_inner"][COLUMNS // 2]] - self.pivot
+        return float(contact[1] * (1 - np.cos(angle)) + contact[2] * np.sin(angle))
 
     def normals(self, vertices: np.ndarray) -> np.ndarray:
         """Unit normals [V, 3] float32, outward."""

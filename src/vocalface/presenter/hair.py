@@ -51,7 +51,7 @@ def bob(a: np.ndarray, side: np.ndarray, lift: np.ndarray, length: float, part: 
     k = 11
     t = np.linspace(0, 1, k)[None].repeat(n, 0)
     way = _arc(_direction(root), wide, t)
-    puff = 0.010 * np.sin(np.pi * t * 0.8)
+    puff = 0.009 * np.sin(np.pi / 2 * t)
     upper = _on_skull(way, lift[:, None] + 0.004 + puff + 0.003 * t)
     start, before = upper[:, -1], upper[:, -2]
     slope = (start - before) / np.linalg.norm(start - before, axis=1, keepdims=True)
@@ -62,16 +62,21 @@ def bob(a: np.ndarray, side: np.ndarray, lift: np.ndarray, length: float, part: 
     bend = s - s * s / 2  # the way it leaves the skull fades into hanging
     lower = start[:, None] + drop * (0.35 * slope[:, None] * bend * 0.6 + hanging * s)
     inward = np.stack([-side * 0.012, np.zeros(n), -0.004 + 0 * a], 1)[:, None]
-    outward = np.stack([side * 0.010, np.zeros(n), 0.004 * (1 - a)], 1)[:, None]
+    outward = np.stack([side * 0.006, np.zeros(n), 0.004 * (1 - a)], 1)[:, None]
     lower = lower + outward * np.sin(np.pi * s) + inward * s**3
-    return np.concatenate([upper, lower], axis=1)
+    line = np.concatenate([upper, lower], axis=1)
+    for _ in range(4):  # no kink where it leaves the skull
+        line[:, 1:-1] = 0.5 * line[:, 1:-1] + 0.25 * (line[:, :-2] + line[:, 2:])
+    return line
 
 
-def short(root: np.ndarray, flow: np.ndarray, length: np.ndarray, lift: np.ndarray, rise: np.ndarray) -> np.ndarray:
-    """Locks [N, STEPS, 3] that lie on the skull from `root` [N, 3] (unit directions) along `flow` [N, 3]."""
+def short(
+    root: np.ndarray, flow: np.ndarray, length: np.ndarray, lift: np.ndarray, rise: np.ndarray, steps: int
+) -> np.ndarray:
+    """Locks [N, steps, 3] that lie on the skull from `root` [N, 3] (unit directions) along `flow` [N, 3]."""
     flow = flow - (flow * root).sum(1, keepdims=True) * root
     flow /= np.linalg.norm(flow, axis=1, keepdims=True)
-    t = np.linspace(0, 1, STEPS)[None]
+    t = np.linspace(0, 1, steps)[None]
     angle = (length / 0.085)[:, None] * t
     way = np.cos(angle)[..., None] * root[:, None] + np.sin(angle)[..., None] * flow[:, None]
     up = lift[:, None] + rise[:, None] * np.sin(np.pi * np.minimum(t * 0.72, 1)) ** 0.8
@@ -84,7 +89,7 @@ def _ribbons(name: str, lines: np.ndarray, half: np.ndarray, tone: np.ndarray, c
     tangent = np.gradient(lines, axis=1)
     tangent /= np.maximum(np.linalg.norm(tangent, axis=2, keepdims=True), 1e-9)
     outward = lines - SKULL
-    outward[..., 1] *= smoothstep(-0.03, 0.06, lines[..., 1])  # below the skull: away from its axis
+    outward[..., 1] *= smoothstep(-0.06, 0.12, lines[..., 1])  # below the skull: away from its axis
     outward -= (outward * tangent).sum(-1, keepdims=True) * tangent
     outward /= np.maximum(np.linalg.norm(outward, axis=2, keepdims=True), 1e-9)
     across = np.cross(tangent, outward)
@@ -178,16 +183,17 @@ def short_hair(color: np.ndarray, textures, rng: np.random.Generator, *, part: f
         return np.stack([np.sin(turn) * ring, height, np.cos(turn) * ring], 1), turn
 
     # Sides and back: short, downwards.
-    root, turn = roots(900, -0.55, 0.62)
+    root, turn = roots(620, -0.55, 0.62)
+    root, turn = root[np.abs(turn) > 0.80], turn[np.abs(turn) > 0.80]
     flow = np.stack([0.05 * np.sin(turn), np.full(len(turn), -1.0), -0.35 * np.abs(np.sin(turn)) + 0 * turn], 1)
     flow += rng.normal(0, 0.16, flow.shape)
     fade = smoothstep(-0.5, 0.4, root[:, 1])
-    lines = short(root, flow, 0.010 + 0.016 * fade, np.full(len(turn), -0.002) + 0.002 * fade, 0.002 + 0.004 * fade)
+    lines = short(root, flow, 0.010 + 0.016 * fade, np.full(len(turn), -0.002) + 0.002 * fade, 0.002 + 0.004 * fade, 6)
     tone = np.exp(rng.normal(0, 0.13, len(turn))) * 0.80
-    parts.append(_ribbons("hair_sides", lines, np.full(len(turn), 0.0042), tone, color, textures[0], rng))
+    parts.append(_ribbons("hair_sides", lines, np.full(len(turn), 0.0052), tone, color, textures[0], rng))
     # Top: from the parting across, from the front up and back.
     for layer in (0, 1):
-        root, turn = roots(330, 0.50, 1.0)
+        root, turn = roots(230, 0.50, 1.0)
         sidewards = np.where(root[:, 0] > part / RADII[0], 1.0, -1.0) * -1
         front = smoothstep(0.2, 0.75, root[:, 2])
         flow = np.stack(
@@ -196,7 +202,7 @@ def short_hair(color: np.ndarray, textures, rng: np.random.Generator, *, part: f
         flow += rng.normal(0, 0.10, flow.shape)
         lift = np.full(len(root), 0.001 + 0.004 * layer)
         rising = volume * (0.6 + 0.6 * front) * rng.uniform(0.8, 1.15, len(root))
-        lines = _wavy(short(root, flow, rng.uniform(0.035, 0.060, len(root)), lift, rising), 0.0016, rng)
+        lines = _wavy(short(root, flow, rng.uniform(0.035, 0.060, len(root)), lift, rising, 12), 0.0016, rng)
         tone = np.exp(rng.normal(0, 0.15, len(root))) * (0.78 + 0.2 * layer)
         parts.append(
             _ribbons(f"hair_top{layer}", lines, rng.uniform(0.004, 0.0075, len(root)), tone, color, textures[1], rng)
@@ -207,7 +213,7 @@ def short_hair(color: np.ndarray, textures, rng: np.random.Generator, *, part: f
 def _hairline(turn: np.ndarray) -> np.ndarray:
     """Height, on the unit sphere, above which hair grows, by the angle from the front."""
     a = np.abs(turn)
-    front = 0.66 + 0.05 * np.cos(3 * a) * (a < 1.0)
+    front = 0.575 + 0.05 * np.cos(3 * a) * (a < 1.0)
     temple = 0.30
     low = front + (temple - front) * smoothstep(0.55, 0.95, a)
     low = low + (-0.16 - temple) * smoothstep(1.12, 1.25, a)  # the sideburn

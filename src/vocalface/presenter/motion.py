@@ -105,8 +105,8 @@ def _upper_face(accents: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(
         np.stack(
             [
-                0.3 + 0.4 * slow[:, 0] + 2.0 * accents,  # AU01
-                0.2 + 0.35 * slow[:, 1] + 1.8 * accents,  # AU02
+                0.1 + 0.35 * slow[:, 0] + 1.5 * accents,  # AU01
+                0.2 + 0.35 * slow[:, 1] + 2.0 * accents,  # AU02
                 0.1 + 0.5 * slow[:, 2] - 1.0 * accents,  # AU04
                 0.1 + 0.3 * slow[:, 3] + 0.8 * accents,  # AU05
                 0.3 + 0.5 * slow[:, 4],  # AU06

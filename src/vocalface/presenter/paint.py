@@ -86,8 +86,8 @@ def _strokes(lines: np.ndarray, strength: np.ndarray, height: int, width: int, t
     fine = 24
     t = np.linspace(0, k - 1, fine)
     low = np.minimum(t.astype(int), k - 2)
-    points = lines[:, low] + (t - low)[None, :, None] * (lines[:, low + 1] - lines[:, low])
-    uv = chart_uv(skin_mesh._to_chart(points.reshape(-1, 2))) * (width, height)
+    knots = chart_uv(skin_mesh._to_chart(lines.reshape(-1, 2))).reshape(n, k, 2) * (width, height)
+    uv = (knots[:, low] + (t - low)[None, :, None] * (knots[:, low + 1] - knots[:, low])).reshape(-1, 2)
     length = np.linalg.norm(np.diff(uv.reshape(n, fine, 2), axis=1), axis=2).sum(1)
     taper = np.sin(np.pi * np.linspace(0.06, 1, fine) ** 0.7)
     weight = strength[:, None] * taper * (length / fine)[:, None]
@@ -100,11 +100,11 @@ def _brow_lines(rng: np.random.Generator, count: int, thickness: float) -> np.nd
     for side in (-1, 1):
         t = rng.uniform(0, 1, count) ** 0.92
         x = 0.0105 + 0.0400 * t
-        y = 0.0205 + 0.0075 * np.sin(np.pi * np.clip(t, 0, 1) ** 1.25 * 0.80) - 0.0035 * t
+        y = 0.0178 + 0.0092 * np.sin(np.pi * np.clip(t, 0, 1) ** 1.25 * 0.80) - 0.0030 * t
         half = thickness * (0.55 + 0.6 * np.sin(np.pi * np.clip(t + 0.12, 0, 1) ** 0.8)) * (1 - 0.62 * t**2)
         across = rng.uniform(-1, 1, count)
         y = y + across * half
-        lean = np.radians(78 - 78 * smoothstep(0, 0.45, t) - 14 * t - 16 * across * smoothstep(0.1, 0.5, t))
+        lean = np.radians(66 - 66 * smoothstep(0, 0.45, t) - 14 * t - 16 * across * smoothstep(0.1, 0.5, t))
         lean += rng.normal(0, 0.16, count)
         length = rng.uniform(0.0042, 0.0075, count) * (1 - 0.35 * t)
         s = np.linspace(0, 1, 4)[None]
@@ -139,7 +139,7 @@ def face_texture(looks: Looks, rng: np.random.Generator, size: int) -> np.ndarra
         (0, -0.040, 0.11), (0.012, 0.010, 0.03)
     )
     red += 0.35 * around((0, -0.100, 0.09), (0.016, 0.010, 0.03)) + 0.25 * around((0, 0.06, 0.09), (0.05, 0.02, 0.05))
-    red += 0.35 * around((0.0318, 0.0085, 0.08), (0.014, 0.004, 0.02))
+    red += 0.12 * around((0.0318, 0.0085, 0.08), (0.014, 0.004, 0.02))
     color *= 1 - looks.blush * red[..., None] * np.array([0.020, 0.150, 0.125])
     under = around((0.029, -0.0110, 0.08), (0.012, 0.0035, 0.03))
     color *= 1 - under[..., None] * np.array([0.065, 0.075, 0.045])
@@ -172,9 +172,9 @@ def face_texture(looks: Looks, rng: np.random.Generator, size: int) -> np.ndarra
         * inside_eye
         * smoothstep(1.2, 0.7, np.abs(u))
     )
-    color *= 1 - 0.26 * crease[..., None] * np.array([0.9, 1.1, 1.1])
+    color *= 1 - 0.21 * crease[..., None] * np.array([0.9, 1.1, 1.1])
     lid = smoothstep(0.0042, 0.0005, p[..., 1] - top) * inside_eye * smoothstep(1.25, 0.8, np.abs(u))
-    color *= 1 - lid[..., None] * np.array([0.06, 0.10, 0.09])
+    color *= 1 - lid[..., None] * np.array([0.06, 0.075, 0.07])
     liner = np.exp(-((np.maximum(p[..., 1] - top, 0) / 0.00075) ** 2)) * (p[..., 1] > bottom + 0.0005) * inside_eye
     liner *= smoothstep(1.12, 0.98, np.abs(u))
     lower = np.exp(-((np.maximum(bottom - p[..., 1], 0) / 0.0006) ** 2)) * (p[..., 1] < (top + bottom) / 2) * inside_eye
@@ -195,19 +195,19 @@ def face_texture(looks: Looks, rng: np.random.Generator, size: int) -> np.ndarra
     color *= 1 - 0.06 * fold[..., None]
 
     # Lips.
-    lines = noise(shape, (0.009 * texel, 0.0008 * texel), rng)
-    rose = np.broadcast_to(looks.lips, color.shape) * (1 + 0.045 * lines[..., None])
+    lines = noise(shape, (0.006 * texel, 0.0006 * texel), rng)
+    rose = np.broadcast_to(looks.lips, color.shape) * (1 + 0.028 * lines[..., None])
     rose = rose * (1 - 0.16 * np.exp(-(((p[..., 1] - MOUTH_Y) / 0.0028) ** 2)))[..., None]
     edge = smoothstep(0.25, 0.85, lip)[..., None]
     color = color * (1 - edge) + rose * edge
 
     # Brows.
-    soft = gaussian_filter(_strokes(_brow_lines(rng, 500, 0.0034), np.ones(1000), height, width, 0.22), 0.0012 * texel)
+    soft = gaussian_filter(_strokes(_brow_lines(rng, 500, 0.0030), np.ones(1000), height, width, 0.30), 0.0012 * texel)
     count = 430
     ink = _strokes(
         _brow_lines(rng, count, 0.0036), rng.uniform(0.35, 1, 2 * count), height, width, 0.55 * 512 / max(size, 200)
     )
-    ink = np.clip(0.55 * soft + 0.80 * ink, 0, 0.93)[..., None]
+    ink = np.clip(0.62 * soft + 0.85 * ink, 0, 0.95)[..., None]
     color = color * (1 - ink) + looks.brows * ink
 
     if looks.stubble > 0:
@@ -307,10 +307,10 @@ def room(rng: np.random.Generator, size: int) -> np.ndarray:
         dx, dy = x - cx, y - cy
         along, side = dx * np.cos(turn) + dy * np.sin(turn), -dx * np.sin(turn) + dy * np.cos(turn)
         leaf = np.exp(-((along / 0.050) ** 2) - (side / 0.014) ** 2) > 0.5
-        image[leaf] = np.array([0.24, 0.42, 0.27]) * rng.uniform(0.6, 1.25)
+        image[leaf] = np.array([0.27, 0.37, 0.28]) * rng.uniform(0.6, 1.2)
     blurred = np.stack([gaussian_filter(image[..., c], 4.2, mode="nearest") for c in range(3)], -1)
     rows = np.linspace(0, n - 1, size)
     grid = np.meshgrid(rows, rows, indexing="ij")
     big = np.stack([map_coordinates(blurred[..., c], grid, order=1) for c in range(3)], -1)
-    plaster = noise((size, size), (2.5, 2.5), rng) * 0.006 + noise((size, size), (size / 40, size / 40), rng) * 0.006
+    plaster = noise((size, size), (2.5, 2.5), rng) * 0.0035 + noise((size, size), (size / 40, size / 40), rng) * 0.006
     return np.clip(big * 0.94 + plaster[..., None], 0, 1)

@@ -17,15 +17,15 @@ from vocalface.render.mesh import render_mesh
 from vocalface.types import AU_NAMES, FACE, HAIR, MOUTH, NECK, TORSO, Camera
 
 DISTANCE = 0.86  # metres from the camera to the head's origin
-FOCAL = 2.28  # focal length over the picture's side
+FOCAL = 2.24  # focal length over the picture's side
 HEAD_LABELS = (FACE, HAIR, MOUTH)
 _FLIP = np.diag([1.0, -1.0, -1.0]).astype(np.float32)
 
 # Light: direction in the room, colour (linear).
-_LIGHTS = np.array([[-0.62, 0.52, 0.62], [0.80, 0.10, 0.62], [0.70, 0.45, -0.55], [-0.75, 0.35, -0.55]])
+_LIGHTS = np.array([[-0.72, 0.50, 0.55], [0.80, 0.10, 0.62], [0.70, 0.45, -0.55], [-0.75, 0.35, -0.55]])
 _LIGHTS = (_LIGHTS / np.linalg.norm(_LIGHTS, axis=1, keepdims=True)).astype(np.float32)
-_COLORS = np.array([[1.00, 0.93, 0.85], [0.27, 0.29, 0.32], [0.42, 0.44, 0.48], [0.40, 0.36, 0.31]], np.float32)
-_SKY, _GROUND = np.array([0.33, 0.34, 0.36], np.float32), np.array([0.15, 0.125, 0.11], np.float32)
+_COLORS = np.array([[1.16, 1.07, 0.97], [0.22, 0.24, 0.27], [0.50, 0.52, 0.56], [0.44, 0.40, 0.34]], np.float32)
+_SKY, _GROUND = np.array([0.27, 0.28, 0.30], np.float32), np.array([0.12, 0.098, 0.085], np.float32)
 _SKIN_WRAP = np.array([0.32, 0.14, 0.09], np.float32)  # light that seeps around the terminator under skin
 
 
@@ -93,13 +93,13 @@ def identity(seed: int) -> Identity:
     style = "long" if seed % 2 == 0 else "short"
     skin = skins[tone] * (1 + (0 if seed == 0 else rng.normal(0, 0.012)))
     hair_color = hairs[dark]
-    lips = skin * ([0.90, 0.66, 0.68] if style == "long" else [0.93, 0.77, 0.76])
+    lips = skin * ([0.865, 0.655, 0.695] if style == "long" else [0.91, 0.77, 0.78])
     looks = paint.Looks(
-        skin, rng.uniform(0.8, 1.2), int(rng.integers(20, 170)), np.asarray(lips), hair_color * 0.82, irises[eyes],
+        skin, rng.uniform(0.35, 0.6), int(rng.integers(20, 170)), np.asarray(lips), hair_color * 0.70, irises[eyes],
         hair_color, cloths[dress], 0.0 if style == "long" else rng.uniform(0.12, 0.30),
     )  # fmt: skip
     return Identity(
-        looks, style, hair_length=rng.uniform(-0.112, -0.098), part=rng.uniform(-0.022, -0.012),
+        looks, style, hair_length=rng.uniform(-0.140, -0.126), part=rng.uniform(-0.022, -0.012),
         volume=rng.uniform(0.008, 0.016), neck_depth=rng.uniform(0.018, 0.034), neck_pointed=rng.uniform(0, 1),
         shape=np.zeros(9) if seed == 0 else np.clip(rng.normal(0, 0.6, 9), -1, 1),
     )  # fmt: skip
@@ -154,7 +154,7 @@ class Person:
     def _make_parts(self, rng: np.random.Generator, male: float) -> list[Part]:
         who, size = self.identity, self.size
         looks, t = who.looks, self.face.topology
-        skin = Part("face", self.face.neutral, self.face.faces, FACE, sheen=(0.055, 10))
+        skin = Part("face", self.face.neutral, self.face.faces, FACE, sheen=(0.075, 9))
         skin.uv, skin.texture = paint.chart_uv(t.chart), paint.face_texture(looks, rng, size)
         skin.tint = np.ones((len(t.rest), 3)) - t.wet[:, None] * np.array([0.25, 0.45, 0.42])
         parts = [skin]
@@ -168,7 +168,8 @@ class Person:
         parts += self._lashes(rng)
         parts += [body.teeth(True), body.teeth(False), body.tongue(), body.cavity()]
         linear = looks.skin**2
-        parts += [body.ear(-1, linear), body.ear(1, linear)]
+        if who.style == "short":  # long hair hides them
+            parts += [body.ear(-1, linear), body.ear(1, linear)]
         strands = [paint.strand_texture(rng, True, max(32, size // 4)) for _ in range(2)]
         if who.style == "long":
             parts += hair.long_hair(looks.hair, strands, rng, length=who.hair_length, part=who.part)
@@ -228,7 +229,7 @@ class Person:
 
     # Light
 
-    def _occlude(self, rays: int = 56, side: int = 320) -> None:
+    def _occlude(self, rays: int = 44, side: int = 256) -> None:
         """How much of the light reaches each vertex: the person is drawn from many directions, as light sees it."""
         au = np.zeros(17)
         au[AU_NAMES.index("AU25")], au[AU_NAMES.index("AU26")] = 3.0, 1.5
@@ -261,7 +262,7 @@ class Person:
         open_ = np.clip(seen / total, 0, 1)
         face = self._slices["face"]
         smooth = self.face.topology.accumulate
-        for _ in range(2):  # evens out what 56 directions leave
+        for _ in range(2):  # evens out what so few directions leave
             mean = smooth.T @ open_[face] / 3
             open_[face] = smooth @ mean / np.maximum(np.asarray(smooth.sum(1)).ravel(), 1)
         open_ = 0.22 + 0.78 * open_
@@ -305,7 +306,7 @@ class Person:
             gloss[where] = strength * (glow @ _COLORS[:2])
         t = self.face.topology
         lips = np.clip(self._normals[face] @ (half @ head_to_room).T, 0, 1) ** 26
-        gloss[face] += (0.10 * np.clip(t.lip + 0.5 * t.wet, 0, 1))[:, None] * (lips @ _COLORS[:2])
+        gloss[face] += (0.16 * np.clip(t.lip + 0.5 * t.wet, 0, 1))[:, None] * (lips @ _COLORS[:2])
         gloss *= self._open[:, None] ** 2
         # Strands shine where they lie across the half-way vector (Kajiya and Kay, 1989).
         along = self._tangents @ (half[0] @ head_to_room)
@@ -317,7 +318,7 @@ class Person:
         sharp = sharp * sharp
         lit = self._open[self._hair] * np.clip(self._normals[self._hair] @ (_LIGHTS[0] @ head_to_room) + 0.25, 0, 1)
         tone = self._tint[self._hair]
-        gloss[self._hair] = ((0.05 * sharp + 0.02 * broad) * lit)[:, None] * (0.25 + tone / (tone.max() + 1e-6))
+        gloss[self._hair] = ((0.085 * sharp + 0.03 * broad) * lit)[:, None] * (0.25 + tone / (tone.max() + 1e-6))
         light *= self._open[:, None]
         self._shade_inside(state, light, gloss)
         light *= self._tint
@@ -342,13 +343,17 @@ class Person:
         middle = len(t.rims["lip_upper_inner"]) // 2
         lip = face[t.rims["lip_upper_inner"]]
         gap = lip[middle, 1] - face[t.rims["lip_lower_inner"][middle], 1]
-        entering = 0.30 + 0.55 * smoothstep(0.001, 0.015, gap)
+        entering = 0.40 + 0.50 * smoothstep(0.001, 0.014, gap)
         for name in ("teeth_upper", "teeth_lower", "tongue", "cavity"):
             where = self._slices[name]
             p = vertices[where]
             under = np.interp(p[:, 0], lip[:, 0], lip[:, 1]) - p[:, 1]
-            shadow = entering * (0.35 + 0.65 * smoothstep(-0.001, 0.0045, under))
-            light[where] = light[where] * 0.55 + 0.45  # bounced light fills the mouth
+            shadow = entering * (0.78 + 0.22 * smoothstep(-0.001, 0.0040, under))
+            if name != "teeth_upper":  # what lies deeper is darker
+                shadow *= 0.80
+            light[where] = light[where] * 0.55 + np.array(
+                [0.46, 0.41, 0.37], np.float32
+            )  # bounced light fills the mouth
             light[where] *= shadow[:, None].astype(np.float32)
             gloss[where] *= shadow[:, None].astype(np.float32)
 
@@ -395,7 +400,7 @@ class Person:
         """The neck's upper end goes with the head."""
         where = self._slices["neck"]
         p = self._local[where]
-        share = (0.85 * smoothstep(-0.150, -0.060, p[:, 1]))[:, None].astype(np.float32)
+        share = (0.85 * smoothstep(-0.125, -0.045, p[:, 1]))[:, None].astype(np.float32)
         with_head = p @ state.head_pose[:3, :3].T.astype(np.float32) + state.head_pose[:3, 3].astype(np.float32)
         out[where] += share * (with_head - out[where])
 
@@ -466,7 +471,7 @@ def rest_pose() -> np.ndarray:
     """A head that looks into the camera [4, 4]."""
     pose = np.eye(4)
     pose[:3, :3] = _FLIP
-    pose[:3, 3] = (0, 0.006, DISTANCE)
+    pose[:3, 3] = (0, -0.003, DISTANCE)
     return pose
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 EYE_X, EYE_Z = 0.0318, 0.0680  # the eyeballs' centres lie at (+-EYE_X, 0, EYE_Z)
 EYE_RADIUS = 0.0132
-EYE_WIDE = 1.06  # the eyeball is an ellipsoid, a little wider than high
+EYE_WIDE = 1.12  # the eyeball is an ellipsoid, a little wider than high
 LID = 0.0011  # thickness of a lid over the eyeball
 CENTRE = np.array([0.0, -0.025, 0.0])
 """Rays that find the skin start here."""
@@ -58,7 +58,7 @@ def head(p: np.ndarray, *, lids: bool = True) -> np.ndarray:
     d = carve(d, ellipsoid(p, (0.0140, 0.0010, 0.1000), (0.0060, 0.012, 0.0135)), 0.010)  # beside the nose's root
     d = join(d, capsule(p, (0, 0.005, 0.0790), (0, -0.033, 0.1000), 0.0062, 0.0082), 0.018)  # bridge
     d = join(d, ellipsoid(p, (0, -0.0365, 0.1040), (0.0100, 0.0086, 0.0105)), 0.010)  # tip
-    d = join(d, ellipsoid(p, (0.0112, -0.0410, 0.0925), (0.0063, 0.0068, 0.0100)), 0.008)  # wing
+    d = join(d, ellipsoid(p, (0.0112, -0.0412, 0.0930), (0.0062, 0.0066, 0.0105)), 0.012)  # wing
     d = join(d, capsule(p, (0, -0.0430, 0.1020), (0, -0.0490, 0.0910), 0.0036, 0.0040), 0.008)  # between the nostrils
     d = carve(d, ellipsoid(p, (0.0068, -0.0485, 0.0985), (0.0030, 0.0040, 0.0055)), 0.004)  # nostril
     d = carve(d, capsule(p, (0, -0.0520, 0.0990), (0, -0.0600, 0.1005), 0.0018, 0.0028), 0.006)  # philtrum
@@ -89,14 +89,20 @@ def radial(angles: np.ndarray) -> np.ndarray:
     return along(CENTRE, direction, 0.03, 0.2)
 
 
-def frontal(xy: np.ndarray) -> np.ndarray:
-    """Skin [..., 3] that a viewer far in front sees at (x, y) [..., 2]."""
+def frontal(xy: np.ndarray, start: np.ndarray | float = 0.14) -> np.ndarray:
+    """Skin [..., 3] that a viewer far in front sees at (x, y) [..., 2]; the search begins at depth `start`."""
     xy = np.asarray(xy, float)
-    start = np.concatenate([xy, np.full((*xy.shape[:-1], 1), 0.14)], axis=-1)
-    # March from outside, for the nose may hide what lies behind; the distance is nearly true, so take 0.7 of it.
-    for _ in range(60):
-        start[..., 2] -= 0.7 * np.clip(head(start), -0.004, 0.02)
-    return start
+    z = np.broadcast_to(np.asarray(start, float), xy.shape[:-1])
+    p = np.concatenate([xy, z[..., None]], axis=-1).reshape(-1, 3)
+    # March from outside, for the nose may hide what lies behind; the distance is nearly true, so take 0.8 of it.
+    moving = np.arange(len(p))
+    for _ in range(80):
+        step = 0.8 * np.clip(head(p[moving]), -0.004, 0.03)
+        p[moving, 2] -= step
+        moving = moving[np.abs(step) > 2e-7]
+        if not len(moving):
+            break
+    return p.reshape(*xy.shape[:-1], 3)
 
 
 def angles(points: np.ndarray) -> np.ndarray:
