@@ -18,6 +18,12 @@ constexpr float kNear = 0.01f;
 constexpr float kSlack = -1e-5f;  // neighbours overlap by this, lest rounding leave a gap between them
 constexpr int kBandRows = 16;  // pixel rows a band
 
+constexpr int kLanes = 8;  // samples of a row that are tested at once
+typedef float Lanes __attribute__((vector_size(4 * kLanes)));
+typedef int32_t Flags __attribute__((vector_size(4 * kLanes)));
+const Lanes kCount = {0, 1, 2, 3, 4, 5, 6, 7};
+const Flags kBits = {1, 2, 4, 8, 16, 32, 64, 128};
+
 struct Mesh {
     const float* xyz;        // [V,3] camera space, metres
     const int32_t* faces;    // [F,3]
@@ -123,20 +129,28 @@ void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector
             }
             const int from_x = std::max(x_begin, int(std::max(lowest, -1.0f)) - 1);
             const int to_x = std::min(x_end, int(std::min(highest, float(width))) + 2);
-            for (int x = from_x; x <= to_x; ++x) {
-                const float px = (float(x) + 0.5f) * step;
-                const float w1 = ((px - p0.x) * (p2.y - p0.y) - (py - p0.y) * (p2.x - p0.x)) * inverse_area;
-                const float w2 = ((p1.x - p0.x) * (py - p0.y) - (p1.y - p0.y) * (px - p0.x)) * inverse_area;
-                const float w0 = 1.0f - w1 - w2;
-                if (w0 < kSlack || w1 < kSlack || w2 < kSlack) continue;
-                const float inverse_z = w0 * p0.inverse_z + w1 * p1.inverse_z + w2 * p2.inverse_z;
-                const size_t at = size_t(y) * width + x;
-                if (inverse_z <= nearest[at]) continue;
-                const float z = 1.0f / inverse_z;
-                const Hit hit{face, w1 * p1.inverse_z * z, w2 * p2.inverse_z * z};
-                if (cut && !solid(*t, mix(m.uv, 2, 0, f, hit), mix(m.uv, 2, 1, f, hit))) continue;
-                nearest[at] = inverse_z;
-                hits[at] = hit;
+            const float across = p2.y - p0.y, along = p1.y - p0.y, dy = py - p0.y;
+            for (int x = from_x; x <= to_x; x += kLanes) {
+                const size_t row = size_t(y) * width + x;
+                const Lanes px = (kCount + (float(x) + 0.5f)) * step - p0.x;
+                const Lanes w1 = (px * across - dy * (p2.x - p0.x)) * inverse_area;
+                const Lanes w2 = ((p1.x - p0.x) * dy - along * px) * inverse_area;
+                const Lanes w0 = 1.0f - w1 - w2;
+                const Lanes inverse_z = w0 * p0.inverse_z + w1 * p1.inverse_z + w2 * p2.inverse_z;
+                Lanes before;
+                std::memcpy(&before, nearest.data() + row, sizeof before);
+                const auto wins = (w0 >= kSlack) & (w1 >= kSlack) & (w2 >= kSlack) & (inverse_z > before) & kBits;
+                unsigned bits = 0;
+                for (int k = 0; k < kLanes; ++k) bits |= unsigned(wins[k]);
+                if (to_x - x + 1 < kLanes) bits &= (1u << (to_x - x + 1)) - 1u;
+                for (; bits; bits &= bits - 1) {
+                    const int k = __builtin_ctz(bits);
+                    const float z = 1.0f / inverse_z[k];
+                    const Hit hit{face, w1[k] * p1.inverse_z * z, w2[k] * p2.inverse_z * z};
+                    if (cut && !solid(*t, mix(m.uv, 2, 0, f, hit), mix(m.uv, 2, 1, f, hit))) continue;
+                    nearest[row + k] = inverse_z[k];
+                    hits[row + k] = hit;
+                }
             }
         }
     }
@@ -228,7 +242,7 @@ int vf_mesh_render(const float* xyz, int vertices, const int32_t* faces, const u
     std::atomic<int> next{0};
     auto work = [&]() {
         const size_t area = size_t(kBandRows) * samples * width * samples;
-        std::vector<float> nearest(area);
+        std::vector<float> nearest(area + kLanes);  // a row's last lanes may reach over the end
         std::vector<Hit> hits(area);
         for (int b = next++; b < bands; b = next++) {
             const int row = b * kBandRows;
