@@ -1,7 +1,8 @@
 """The only room that opens media files (through PyAV): clips, sound, pictures, layers, crops, video files."""
 
 from vocalface.media.clip import Clip, Frame, View, open_clip
-from vocalface.media.image import crop, encode_image, paste_back, read_image, resize, write_image
+from vocalface.media.crop import crop, paste_back, resize
+from vocalface.media.image import encode_image, read_image, write_image
 from vocalface.media.layers import LayerWriter, read_layer
 from vocalface.media.sound import read_sound, write_sound
 from vocalface.media.write import VideoWriter

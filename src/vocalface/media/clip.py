@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import Colorspace, Interpolation
 
 from vocalface.errors import MediaError
+from vocalface.media.container import FIX, Converter, decode, degrees, open_container, orientation, picture_stream
+from vocalface.media.container import turned as exchanges
 from vocalface.types import Sound
 
-FIX = "give a video file that a player can play"
-
-
-def open_container(path: Path | str) -> av.container.InputContainer:
-    """Open any media file. Raises MediaError for what is absent, empty, or not media."""
-    path = Path(path)
-    if path.is_dir():
-        raise MediaError("a folder, not a media file", path, FIX)
-    if not path.exists():
-        raise MediaError("no such file", path, "check the path")
-    if not path.stat().st_size:
-        raise MediaError("the file is empty", path, FIX)
-    try:
-        return av.open(str(path))
-    except (av.FFmpegError, OSError) as error:
-        raise MediaError(f"not a media file ({error.strerror or error})", path, FIX) from error
+NEAR = 1e-6  # s; stamps closer than this are the same moment
 
 
 @dataclass(frozen=True)
@@ -38,41 +24,25 @@ class Frame:
 
     time: float  # s, from the first frame
     raw: av.VideoFrame
-    rotation: int  # degrees counter-clockwise to make it upright
-    width: int  # square pixels, before rotation
-    height: int
+    convert: Converter = field(repr=False)
 
     @property
     def rgb(self) -> np.ndarray:
         """[H, W, 3] uint8, upright, square pixels."""
-        return to_rgb(self.raw, self.width, self.height, self.rotation)
+        return self.convert(self.raw)
 
     def planes(self) -> list[np.ndarray]:
-        """The stored planes (Y, U, V …) as [h, w] uint8 or uint16 arrays, neither scaled nor rotated."""
+        """The stored planes (Y, U, V …) as [h, w] uint8 or uint16 arrays, neither scaled nor turned.
+
+        Formats that interleave channels (NV12's chroma, packed RGB) give [h, w, channels].
+        """
+        kind = np.uint16 if self.raw.format.components[0].bits > 8 else np.uint8
         out = []
-        for plane in self.raw.planes:
-            deep = self.raw.format.components[0].bits > 8
-            data = np.frombuffer(plane, np.uint16 if deep else np.uint8)
-            stride = plane.line_size // (2 if deep else 1)
-            out.append(data.reshape(plane.height, stride)[:, : plane.width])
+        for index, plane in enumerate(self.raw.planes):
+            channels = sum(c.plane == index for c in self.raw.format.components)
+            rows = np.frombuffer(plane, kind).reshape(plane.height, -1)[:, : plane.width * channels]
+            out.append(rows if channels == 1 else rows.reshape(plane.height, plane.width, channels))
         return out
-
-
-def to_rgb(frame: av.VideoFrame, width: int, height: int, rotation: int) -> np.ndarray:
-    tagged = int(frame.colorspace)
-    if tagged in (0, 1):  # GBR, BT.709
-        space = Colorspace.ITU709
-    elif tagged == 2:  # unspecified: what players assume
-        space = Colorspace.ITU709 if height >= 720 else Colorspace.ITU601
-    elif tagged in (9, 10) and hasattr(Colorspace, "BT2020"):
-        space = Colorspace.BT2020
-    else:
-        space = Colorspace.ITU601
-    out = frame.reformat(
-        width=width, height=height, format="rgb24", src_colorspace=space, interpolation=Interpolation.BICUBIC
-    )
-    rgb = out.to_ndarray()
-    return np.ascontiguousarray(np.rot90(rgb, rotation // 90)) if rotation else rgb
 
 
 class Clip:
@@ -80,115 +50,155 @@ class Clip:
 
     Attributes:
         width, height: upright, square pixels. rate: average frames a second. seconds: of the picture.
-        has_sound; rotation: degrees counter-clockwise that the player turns the stored frame by.
+        has_sound: whether there is a sound track. rotation: degrees counter-clockwise by which the stored frame is
+            turned to stand upright.
+
+    Raises:
+        MediaError: no such file, not media, no moving picture, no readable frame.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         with open_container(self.path) as container:
-            if not container.streams.video:
+            stream = picture_stream(container)
+            if stream is None:
                 raise MediaError("no picture in this file", self.path, FIX)
-            stream = container.streams.video[0]
             self.has_sound = bool(container.streams.audio)
-            try:
-                first = next(container.decode(stream))
-            except (StopIteration, av.FFmpegError, MemoryError) as error:
-                raise MediaError("no frame can be read (truncated or damaged)", self.path, FIX) from error
-            self.rotation = int(round(first.rotation / 90) * 90) % 360
-            aspect = stream.sample_aspect_ratio or 1
-            self._width, self._height = first.width, first.height
-            if aspect > 1:
-                self._width = round(first.width * float(aspect))
-            elif 0 < aspect < 1:
-                self._height = round(first.height / float(aspect))
-            self._start = float(first.pts * first.time_base) if first.pts is not None else 0.0
+            first = next(decode(container, stream), None)
+            if first is None:
+                raise MediaError("no frame can be read (cut off or damaged)", self.path, FIX)
+            # AVI and raw streams have no display times; there the decoding times, which count frames, stand in.
+            self._by_count = container.format.name == "avi" or first.pts is None
+            self._start = self._stamp(first, 0.0)
             self._guess = float(stream.average_rate or stream.guessed_rate or 25)
-        turned = self.rotation % 180 == 90
-        self.width, self.height = (self._height, self._width) if turned else (self._width, self._height)
+            self._orient = orientation(first)
+            self._stored = _square(first.width, first.height, float(stream.sample_aspect_ratio or 1))
+        self.rotation = degrees(self._orient)
+        self.width, self.height = self._stored[::-1] if exchanges(self._orient) else self._stored
+
+    def _stamp(self, frame: av.VideoFrame, otherwise: float) -> float:
+        ticks = frame.dts if self._by_count else frame.pts
+        return otherwise if ticks is None else float(ticks * frame.time_base)
+
+    @property
+    def start(self) -> float:
+        """When the first frame is shown, s on the container's clock, which the sound shares."""
+        return 0.0 if self._by_count else self._start
 
     @functools.cached_property
-    def times(self) -> np.ndarray:
-        """Start of every frame, s from the first, sorted; read from the packets without decoding."""
+    def _timing(self) -> tuple[np.ndarray, float]:
+        """Start of every frame and the end of the last, s from the first frame; packets are read, not decoded."""
+        stamps, lengths = [], []
         with open_container(self.path) as container:
-            stream = container.streams.video[0]
-            stamps = [p.pts for p in container.demux(stream) if p.pts is not None and p.size]
-            times = np.sort(np.array(stamps, float)) * float(stream.time_base) - self._start
-        times = times[times > -1e-6]
-        return times if len(times) else np.zeros(1)
+            stream = picture_stream(container)
+            tick = float(stream.time_base)
+            try:
+                for packet in container.demux(stream):
+                    if packet.size and not getattr(packet, "is_discard", False):
+                        stamps.append(packet.dts if self._by_count else packet.pts)
+                        lengths.append(packet.duration or 0)
+            except av.FFmpegError:
+                pass  # the file breaks off here
+        if not stamps or None in stamps:
+            times = np.arange(max(1, len(stamps))) / self._guess
+            return times, float(times[-1]) + 1 / self._guess
+        order = np.argsort(stamps, kind="stable")
+        times = np.array(stamps, float)[order] * tick
+        times -= times[0] if self._by_count else self._start
+        usual = float(np.median(np.diff(times))) if len(times) > 1 else 1 / self._guess
+        said = lengths[order[-1]] * tick
+        end = float(times[-1]) + (said if said > usual / 2 else usual)
+        times = times[times > -NEAR]
+        return (times if len(times) else np.zeros(1)), end
+
+    @property
+    def times(self) -> np.ndarray:
+        """[N] start of every native frame, s from the first, sorted."""
+        return self._timing[0]
 
     @property
     def seconds(self) -> float:
-        t = self.times
-        last = float(np.median(np.diff(t))) if len(t) > 1 else 1 / self._guess
-        return float(t[-1]) + last
+        return self._timing[1]
 
     @property
     def rate(self) -> float:
-        t = self.times
-        return (len(t) - 1) / float(t[-1] - t[0]) if len(t) > 1 and t[-1] > t[0] else self._guess
+        return len(self.times) / self.seconds
 
     def frames(self, start: float = 0.0) -> Iterator[Frame]:
         """Native frames in order of time, from the key frame at or before `start` seconds."""
+        if start > 0 and not self._by_count:
+            frames = self._decode(start)
+            first = next(frames, None)
+            if first is not None and first.time <= start + NEAR:
+                yield first
+                yield from frames
+                return
+        yield from self._decode(0.0)  # also where an index is missing and the search went too far
+
+    def _decode(self, start: float) -> Iterator[Frame]:
+        convert = Converter(*self._stored, self._orient)
         with open_container(self.path) as container:
-            stream = container.streams.video[0]
+            stream = picture_stream(container)
             stream.thread_type = "AUTO"
             if start > 0:
-                at = int((start + self._start) / stream.time_base)
-                container.seek(max(at, 0), stream=stream, backward=True)
-            last = -1.0
-            try:
-                for raw in container.decode(stream):
-                    if raw.pts is None:
-                        time = last + 1 / self._guess
-                    else:
-                        time = float(raw.pts * raw.time_base) - self._start
-                    if time < -1e-6:
-                        continue
-                    last = time
-                    yield Frame(time, raw, self.rotation, self._width, self._height)
-            except av.FFmpegError:
-                return  # a damaged tail: what came before stands
+                try:
+                    container.seek(int((start + self._start) / stream.time_base), stream=stream, backward=True)
+                except av.FFmpegError:
+                    return
+            last = -1 / self._guess
+            for raw in decode(container, stream):
+                time = self._stamp(raw, self._start + last + 1 / self._guess) - self._start
+                if time >= -NEAR:
+                    last = max(time, last)
+                    yield Frame(last, raw, convert)
 
     def at(self, rate: float = 25) -> View:
         """The clip on a constant grid: frame i is the source frame shown at (i + 0.5) / rate s."""
         return View(self, rate)
 
     def speech(self, rate: int = 16_000) -> Sound:
-        """Mono sound that starts with the first frame. Raises MediaError when there is no sound track."""
+        """Mono sound whose sample 0 belongs to the first frame. Raises MediaError when there is no sound track."""
         from vocalface.media.sound import read_sound
 
         if not self.has_sound:
             raise MediaError("no sound track", self.path, "give a clip with sound")
-        return read_sound(self.path, rate, start=self._start)
+        return read_sound(self.path, rate, start=self.start)
+
+
+def _square(width: int, height: int, aspect: float) -> tuple[int, int]:
+    """Size in square pixels: the side that is too short grows, so that nothing is lost."""
+    if aspect > 1:
+        return round(width * aspect), height
+    return (width, round(height / aspect)) if 0 < aspect < 1 else (width, height)
 
 
 class View:
-    """A clip on a constant frame rate."""
+    """A clip on a constant frame rate; the frames cover the picture's duration."""
 
     def __init__(self, clip: Clip, rate: float) -> None:
         self.clip, self.rate = clip, rate
 
     def __len__(self) -> int:
-        return max(1, int(np.ceil(self.clip.seconds * self.rate - 0.01)))
+        return max(1, int(np.ceil(self.clip.seconds * self.rate - 0.01)))  # 0.01: stamps are rounded
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return self.iterate()
 
     def iterate(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
-        """Frames [start, stop) as [H, W, 3] uint8 RGB."""
+        """Frames [start, stop) as [H, W, 3] uint8 RGB, decoded forwards; the last frame stays on."""
         stop = len(self) if stop is None else min(stop, len(self))
         i = start
         shown: Frame | None = None
         image: np.ndarray | None = None
         for frame in self.clip.frames((start + 0.5) / self.rate if start else 0.0):
-            while i < stop and shown is not None and frame.time > (i + 0.5) / self.rate + 1e-6:
+            while i < stop and shown is not None and frame.time > (i + 0.5) / self.rate + NEAR:
                 image = shown.rgb if image is None else image
                 yield image
                 i += 1
             if i >= stop:
                 return
             shown, image = frame, None
-        while i < stop and shown is not None:  # the last frame stays on
+        while i < stop and shown is not None:
             image = shown.rgb if image is None else image
             yield image
             i += 1

@@ -8,83 +8,87 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import Colorspace
+from av.video.reformatter import VideoReformatter
 
-from vocalface.errors import OutputError
+from vocalface.errors import ConfigError, MediaError
+from vocalface.media.container import BICUBIC, BT709, EXACT, Converter, decode, open_container, picture_stream
+from vocalface.media.write import PartFile
 
 MODES = ("labels", "gray", "rgb")
+FPS = 25
 
 
 class LayerWriter:
-    """Context manager; .mkv. `labels` and `gray` [H, W] uint8 are exact; `rgb` [H, W, 3] is coded at `crf`."""
+    """Context manager; Matroska. `labels` and `gray` [H, W] uint8 are exact; `rgb` [H, W, 3] is coded at `crf`.
+
+    Raises:
+        ConfigError: an unknown mode, a frame of another shape. OutputError: what cannot be written.
+    """
 
     def __init__(self, path: Path | str, width: int, height: int, mode: str = "gray", crf: int = 12) -> None:
-        self.path, self.mode = Path(path), mode
-        self.part = self.path.with_name(f".{self.path.stem}.part.mkv")
-        self.count = 0
-        try:
-            self.container = av.open(str(self.part), "w", format="matroska")
-        except (OSError, av.FFmpegError) as error:
-            raise OutputError(f"cannot write here ({error.strerror})", self.path, "choose another folder") from error
-        if mode == "rgb":
-            self.stream = self.container.add_stream("libx264", rate=25)
-            self.stream.pix_fmt = "yuv444p"
-            self.stream.options = {"crf": str(crf), "preset": "veryfast", "g": "50"}
-            self.stream.codec_context.colorspace = 1
-            self.stream.codec_context.color_range = 1
-        else:
-            self.stream = self.container.add_stream("ffv1", rate=25)
-            self.stream.pix_fmt = "gray"
-            self.stream.options = {"level": "3", "g": "25", "context": "1", "coder": "range_tab"}
-        self.stream.width, self.stream.height = width, height
+        if mode not in MODES:
+            raise ConfigError(f"no layer mode is called {mode!r}", path, f"use one of {', '.join(MODES)}")
+        self.path, self.mode, self.count = Path(path), mode, 0
+        self.shape = (height, width, 3) if mode == "rgb" else (height, width)
+        self.file = PartFile(self.path, "matroska", ".mkv")
+        with self.file.cleaned():
+            self.stream = self.file.container.add_stream("libx264" if mode == "rgb" else "ffv1", rate=FPS)
+            self.stream.width, self.stream.height = width, height
+            if mode == "rgb":
+                self.stream.pix_fmt = "yuv444p"
+                self.stream.options = {"crf": str(crf), "preset": "veryfast", "g": "50"}
+                context = self.stream.codec_context
+                context.colorspace, context.color_primaries, context.color_trc, context.color_range = 1, 1, 1, 1
+            else:
+                self.stream.pix_fmt = "gray"
+                self.stream.options = {"level": "3", "g": "25", "context": "1", "coder": "range_tab"}
+        self._convert = VideoReformatter()
 
     def write(self, image: np.ndarray) -> None:
-        kind = "rgb24" if self.mode == "rgb" else "gray"
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=kind)
+        if image.shape != self.shape:
+            raise ConfigError(f"a layer has shape {image.shape}, expected {self.shape}", self.path, "keep one size")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24" if self.mode == "rgb" else "gray")
         if self.mode == "rgb":
-            frame = frame.reformat(format="yuv444p", dst_colorspace=Colorspace.ITU709)
-        frame.pts, frame.time_base = self.count, Fraction(1, 25)
+            frame = self._convert.reformat(frame, format="yuv444p", dst_colorspace=BT709, interpolation=BICUBIC | EXACT)
+        frame.pts, frame.time_base = self.count, Fraction(1, FPS)
         self.count += 1
-        self._mux(frame)
-
-    def _mux(self, frame: av.VideoFrame | None) -> None:
-        try:
-            for packet in self.stream.encode(frame):
-                self.container.mux(packet)
-        except (OSError, av.FFmpegError) as error:
-            raise OutputError(f"cannot write ({error.strerror or error})", self.path, "free some disk space") from error
+        with self.file.guarded():
+            self.file.container.mux(self.stream.encode(frame))
 
     def __enter__(self) -> LayerWriter:
         return self
 
     def __exit__(self, kind, value, trace) -> None:
-        try:
-            if kind is None:
-                self._mux(None)
-        finally:
-            self.container.close()
-            if kind is None:
-                self.part.replace(self.path)
-            else:
-                self.part.unlink(missing_ok=True)
+        if kind is not None:
+            self.file.discard()
+            return
+        with self.file.cleaned():
+            self.file.container.mux(self.stream.encode(None))
+            self.file.finish()
 
 
 def read_layer(path: Path | str, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
-    """Frames [start, stop) of a layer: [H, W] uint8, or [H, W, 3] for a colour layer."""
-    from vocalface.media.clip import open_container, to_rgb
+    """Frames [start, stop) of a layer: [H, W] uint8, or [H, W, 3] for a colour layer; begins at a key frame.
 
+    A layer that ends before `stop` just ends. Raises MediaError where the file is absent or damaged within.
+    """
     with open_container(path) as container:
-        stream = container.streams.video[0]
+        stream = picture_stream(container)
+        if stream is None:
+            raise MediaError("no layer in this file", path, "observe the clip again")
         stream.thread_type = "AUTO"
         if start:
-            container.seek(int(start / 25 / stream.time_base), stream=stream, backward=True)
-        for raw in container.decode(stream):
-            index = round(float(raw.pts * raw.time_base) * 25)
-            if index < start:
+            container.seek(int(start / FPS / stream.time_base), stream=stream, backward=True)
+        gray = stream.codec_context.pix_fmt.startswith("gray")
+        convert = None if gray else Converter(stream.codec_context.width, stream.codec_context.height)
+        expected = start
+        for raw in decode(container, stream):
+            index = round(float(raw.pts * raw.time_base) * FPS)
+            if index < expected:
                 continue
             if stop is not None and index >= stop:
                 return
-            if raw.format.name.startswith("gray"):
-                yield raw.to_ndarray()
-            else:
-                yield to_rgb(raw, raw.width, raw.height, 0)
+            if index > expected:
+                raise MediaError(f"the layer is damaged at frame {expected}", path, "observe the clip again")
+            yield raw.to_ndarray() if gray else convert(raw)
+            expected += 1

@@ -3,16 +3,74 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import Colorspace
+from av.video.reformatter import VideoReformatter
 
 from vocalface.errors import ConfigError, OutputError
+from vocalface.media.container import BICUBIC, BT709, EXACT
 from vocalface.types import Sound
+
+# suffix -> container, picture codec, sound codec
+KINDS = {
+    ".mp4": ("mp4", "libx264", "aac"),
+    ".m4v": ("mp4", "libx264", "aac"),
+    ".mov": ("mov", "libx264", "aac"),
+    ".mkv": ("matroska", "libx264", "aac"),
+    ".webm": ("webm", "libvpx-vp9", "libopus"),
+    "": ("mp4", "libx264", "aac"),
+}
+ALPHA = {".mov": "prores_ks", ".webm": "libvpx-vp9"}
+
+
+class PartFile:
+    """A container that is written as `.NAME.part.EXT` and becomes `path` in `finish`, or is removed in `discard`."""
+
+    def __init__(self, path: Path, kind: str, suffix: str, options: dict[str, str] | None = None) -> None:
+        self.path = path
+        if not path.parent.is_dir():
+            raise OutputError("the output folder does not exist", path.parent, f"mkdir -p {path.parent}")
+        if path.is_dir():
+            raise OutputError("a folder has this name", path, "choose another name with -o")
+        self.part = path.with_name(f".{path.name}.part{suffix}")
+        with self.guarded():
+            self.container = av.open(str(self.part), "w", format=kind, options=options or {})
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """FFmpeg's errors as OutputError."""
+        try:
+            yield
+        except (OSError, av.FFmpegError) as error:
+            if error.errno == errno.ENOSPC:
+                raise OutputError("the disk is full", self.path, "free some space, or choose another -o") from error
+            reason = error.strerror or type(error).__name__
+            raise OutputError(f"cannot write this file ({reason})", self.path, "choose another with -o") from error
+
+    @contextlib.contextmanager
+    def cleaned(self) -> Iterator[None]:
+        """As `guarded`; whatever goes wrong, the part file goes away."""
+        try:
+            with self.guarded():
+                yield
+        except BaseException:
+            self.discard()
+            raise
+
+    def finish(self) -> None:
+        self.container.close()
+        self.part.replace(self.path)
+
+    def discard(self) -> None:
+        with contextlib.suppress(OSError, av.FFmpegError, ValueError):
+            self.container.close()
+        with contextlib.suppress(OSError):
+            self.part.unlink(missing_ok=True)
 
 
 class VideoWriter:
@@ -20,157 +78,105 @@ class VideoWriter:
 
     Args:
         path: .mp4 (H.264 + AAC), .mkv, .mov or .webm.
-        width, height: of the frames, px (odd sizes are padded by one).
+        width, height: of the frames, px (odd sizes are padded by one: 4:2:0 has no half pixels).
         fps: constant frame rate.
-        sound: a Sound, or the path of a media file whose sound goes in; cut or padded to the picture's length.
+        sound: a Sound, or the path of a media file whose sound goes in, in step with its own picture if it has one;
+            cut, or padded with silence, to the picture's length.
+        codec: another encoder for the picture, e.g. libx265 or ffv1 (lossless).
         crf, preset, gop: x264's quality (lower is better), speed, and key-frame distance.
-        metadata: tags.
-        alpha: RGBA frames; ProRes 4444 in .mov, VP9 in .webm. ConfigError for any other file type.
+        metadata: tags; names of your own survive in every container.
+        alpha: RGBA frames; ProRes 4444 in .mov, VP9 in .webm.
+        copy_sound: take the packets of a sound path as they are where the container can hold them (no loss; cut at
+            packets, 20 to 60 ms).
 
     Raises:
-        OutputError: the folder cannot be written, or the disk is full.
+        ConfigError: a file type that is not written, or cannot hold alpha; an unknown codec; frames of another shape.
+        OutputError: the folder cannot be written, the disk is full, no frame was written.
     """
 
     def __init__(
         self, path: Path | str, width: int, height: int, fps: float = 25, *, sound: Sound | Path | str | None = None,
         codec: str | None = None, crf: int = 18, preset: str = "veryfast", gop: int | None = None,
-        metadata: dict[str, str] | None = None, alpha: bool = False,
+        metadata: dict[str, str] | None = None, alpha: bool = False, copy_sound: bool = False,
     ) -> None:  # fmt: skip
         self.path = Path(path)
         suffix = self.path.suffix.lower()
-        if alpha and suffix not in (".mov", ".webm"):
+        if suffix not in KINDS:
+            raise ConfigError(f"videos are not written as {suffix}", path, "write .mp4, .mov, .mkv or .webm")
+        if alpha and suffix not in ALPHA:
             raise ConfigError(f"{suffix or 'this file type'} cannot hold alpha", path, "write .mov or .webm")
-        if not self.path.parent.is_dir():
-            raise OutputError("the output folder does not exist", self.path.parent, f"mkdir -p {self.path.parent}")
-        self.part = self.path.with_name(f".{self.path.stem}.part{self.path.suffix or '.mp4'}")
         self.width, self.height, self.alpha = width, height, alpha
         self.frames = 0
         self.rate = Fraction(fps).limit_denominator(1001)
-        self._sound = sound
-        options = {"movflags": "+faststart+use_metadata_tags"} if suffix in (".mp4", ".mov", "") else {}
+        kind, picture, spoken = KINDS[suffix]
+        options = {"movflags": "+faststart+use_metadata_tags"} if kind in ("mp4", "mov") else {}
+        self.file = PartFile(self.path, kind, suffix or ".mp4", options)
+        with self.file.cleaned():
+            self.file.container.metadata.update({k: str(v) for k, v in (metadata or {}).items()})
+            self._open_picture(codec or (ALPHA[suffix] if alpha else picture), crf, preset, gop)
+            self.track = None
+            if sound is not None:
+                from vocalface.media.track import open_track
+
+                self.track = open_track(self.file.container, sound, spoken, copy=copy_sound)
+        self._convert = VideoReformatter()
+
+    def _open_picture(self, codec: str, crf: int, preset: str, gop: int | None) -> None:
         try:
-            self.container = av.open(str(self.part), "w", options=options)
-        except (OSError, av.FFmpegError) as error:
-            raise OutputError(f"cannot write here ({error.strerror})", self.path, "choose another with -o") from error
-        self.container.metadata.update(metadata or {})
-        if alpha:
-            codec = "prores_ks" if suffix == ".mov" else "libvpx-vp9"
-        codec = codec or ("libvpx-vp9" if suffix == ".webm" else "libx264")
-        self.stream = self.container.add_stream(codec, rate=self.rate)
-        self.stream.width, self.stream.height = width + width % 2, height + height % 2
-        self.stream.time_base = 1 / self.rate
-        if codec == "libx264":
-            self.stream.pix_fmt = "yuv420p"
-            self.stream.options = {"crf": str(crf), "preset": preset}
-            if gop:
-                self.stream.options |= {"g": str(gop), "bf": "0"}
-        elif codec == "prores_ks":
-            self.stream.pix_fmt, self.stream.options = "yuva444p10le", {"profile": "4444"}
+            stream = self.file.container.add_stream(codec, rate=self.rate)
+        except ValueError as error:  # PyAV's UnknownCodecError is one; so is a codec that the container cannot hold
+            raise ConfigError(f"cannot encode with {codec} here", self.path, "leave the codec out") from error
+        even = codec != "ffv1"
+        stream.width = self.width + even * (self.width % 2)
+        stream.height = self.height + even * (self.height % 2)
+        stream.time_base = 1 / self.rate
+        if codec == "prores_ks":
+            stream.pix_fmt, stream.options = "yuva444p10le", {"profile": "4444"}
+        elif codec.startswith("libvpx"):
+            stream.pix_fmt = "yuva420p" if self.alpha else "yuv420p"
+            stream.options = {"crf": str(crf + 10), "b": "0", "deadline": "realtime", "cpu-used": "8"}
+        elif codec == "ffv1":
+            stream.pix_fmt, stream.options = "bgr0", {"level": "3"}
         else:
-            self.stream.pix_fmt = "yuva420p" if alpha else "yuv420p"
-            self.stream.options = {"crf": str(crf + 10), "b": "0", "deadline": "realtime", "cpu-used": "8"}
-        context = self.stream.codec_context
-        context.colorspace, context.color_primaries, context.color_trc, context.color_range = 1, 1, 1, 1  # BT.709
-        self.audio = None
-        if sound is not None:
-            self._open_sound(suffix)
+            stream.pix_fmt, stream.options = "yuv420p", {"crf": str(crf), "preset": preset}
+            if gop:
+                stream.options |= {"g": str(gop), "bf": "0"}
+        if codec != "ffv1":
+            context = stream.codec_context
+            context.colorspace, context.color_primaries, context.color_trc, context.color_range = 1, 1, 1, 1  # BT.709
+        self.stream = stream
 
-    # --------------------------------------------------------------------------------------------------------- sound
-    def _open_sound(self, suffix: str) -> None:
-        native = self._sound.rate if isinstance(self._sound, Sound) else 48_000
-        self.sound_rate = (
-            48_000 if suffix == ".webm" or native not in (16_000, 22_050, 24_000, 32_000, 44_100) else native
-        )
-        self.audio = self.container.add_stream("libopus" if suffix == ".webm" else "aac", rate=self.sound_rate)
-        self.audio.layout = "mono" if isinstance(self._sound, Sound) else "stereo"
-        if suffix != ".webm":
-            self.audio.bit_rate = 128_000 if isinstance(self._sound, Sound) and native <= 24_000 else 192_000
-        self._pieces = self._sound_pieces()
-        self._pending = np.zeros((0, 1 if isinstance(self._sound, Sound) else 2), np.float32)
-        self._sent = 0
-        self._dry = False
-        kind = "flt" if suffix == ".webm" else "fltp"
-        self._fit = av.AudioResampler(format=kind, layout=self.audio.layout.name, rate=self.sound_rate)
-
-    def _sound_pieces(self) -> Iterator[np.ndarray]:
-        if not isinstance(self._sound, Sound):
-            from vocalface.media.sound import decode
-
-            for _, piece in decode(self._sound, self.sound_rate, "stereo"):
-                yield piece
-            return
-        samples, rate = self._sound.samples, self._sound.rate
-        if rate == self.sound_rate:
-            for at in range(0, len(samples), rate):
-                yield samples[at : at + rate, None]
-            return
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=self.sound_rate)
-        for at in range(0, len(samples), rate):
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None, at : at + rate]), "flt", "mono")
-            frame.rate = rate
-            for out in resampler.resample(frame):
-                yield out.to_ndarray().reshape(-1, 1)
-        for out in resampler.resample(None):
-            yield out.to_ndarray().reshape(-1, 1)
-
-    def _feed_sound(self, until: int) -> None:
-        """Encode sound up to sample `until`, so that picture and sound interleave and nothing piles up."""
-        while self._sent + len(self._pending) < until and not self._dry:
-            piece = next(self._pieces, None)
-            if piece is None:
-                self._dry = True
-            else:
-                self._pending = np.concatenate([self._pending, piece])
-        count = min(until - self._sent, len(self._pending))
-        if count <= 0:
-            return
-        block, self._pending = self._pending[:count], self._pending[count:]
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block.reshape(1, -1)), "flt", self.audio.layout.name)
-        frame.rate, frame.pts, frame.time_base = self.sound_rate, self._sent, Fraction(1, self.sound_rate)
-        for fitted in self._fit.resample(frame):
-            self._mux(self.audio.encode(fitted))
-        self._sent += count
-
-    # ------------------------------------------------------------------------------------------------------- picture
     def write(self, image: np.ndarray) -> None:
-        """One frame, [H, W, 3] uint8 RGB, or [H, W, 4] with alpha."""
+        """One frame, [H, W, 3] uint8 RGB, or [H, W, 4] with alpha (straight)."""
         expected = (self.height, self.width, 4 if self.alpha else 3)
-        if image.shape != expected:
-            raise ConfigError(f"a frame has shape {image.shape}, expected {expected}", self.path, "keep one size")
-        if self.width % 2 or self.height % 2:
-            image = np.pad(image, ((0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
+        if image.shape != expected or image.dtype != np.uint8:
+            found = f"{list(image.shape)} {image.dtype}"
+            raise ConfigError(f"a frame is {found}, expected {list(expected)} uint8", self.path, "keep one size")
+        down, across = self.stream.height - self.height, self.stream.width - self.width
+        if down or across:
+            image = np.pad(image, ((0, down), (0, across), (0, 0)), mode="edge")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgba" if self.alpha else "rgb24")
-        frame = frame.reformat(format=self.stream.pix_fmt, dst_colorspace=Colorspace.ITU709)
+        frame = self._convert.reformat(
+            frame, format=self.stream.pix_fmt, dst_colorspace=BT709, interpolation=BICUBIC | EXACT
+        )
         frame.pts, frame.time_base = self.frames, 1 / self.rate
         self.frames += 1
-        if self.audio is not None:
-            self._feed_sound(int(self.frames / self.rate * self.sound_rate))
-        self._mux(self.stream.encode(frame))
-
-    def _mux(self, packets) -> None:
-        try:
-            for packet in packets:
-                self.container.mux(packet)
-        except (OSError, av.FFmpegError) as error:
-            raise OutputError(f"cannot write ({error.strerror or error})", self.path, "free some disk space") from error
+        with self.file.guarded():
+            if self.track is not None:  # sound first, so that the two interleave and nothing piles up
+                self.track.feed(self.frames / self.rate)
+            self.file.container.mux(self.stream.encode(frame))
 
     def __enter__(self) -> VideoWriter:
         return self
 
     def __exit__(self, kind, value, trace) -> None:
-        try:
-            if kind is None:
-                self._mux(self.stream.encode(None))
-                if self.audio is not None:
-                    for fitted in self._fit.resample(None):
-                        self._mux(self.audio.encode(fitted))
-                    self._mux(self.audio.encode(None))
-                self.container.close()
-                self.part.replace(self.path)
-        except (OSError, av.FFmpegError) as error:
-            raise OutputError(f"cannot write ({error.strerror or error})", self.path, "free some disk space") from error
-        finally:
-            if self.part.exists():
-                with contextlib.suppress(OSError, av.FFmpegError):
-                    self.container.close()
-                self.part.unlink(missing_ok=True)
+        if kind is not None:
+            self.file.discard()
+            return
+        with self.file.cleaned():
+            if not self.frames:
+                raise OutputError("no frame was written", self.path, "give speech or footage that has a length")
+            self.file.container.mux(self.stream.encode(None))
+            if self.track is not None:
+                self.track.finish()
+            self.file.finish()
