@@ -157,7 +157,7 @@ class Pool {
     std::lock_guard<std::mutex> one(entry_);
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      while ((int)workers_ < threads - 1) std::thread([this, id = workers_++] { loop(id); }).detach();
+      for (; workers_ < threads - 1; ++workers_) std::thread([this, id = workers_] { loop(id); }).detach();
       job_ = &job, jobs_ = jobs, next_ = 0, limit_ = threads - 1, busy_ = threads - 1;
       round_.fetch_add(1);
     }
