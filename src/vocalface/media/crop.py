@@ -6,9 +6,11 @@ Convention: pixel (i, j) spans [i, i + 1); a box at x = 2.5 begins in the middle
 from __future__ import annotations
 
 import functools
+import threading
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from vocalface.media.container import AREA, BICUBIC, EXACT
 from vocalface.types import CropBox
@@ -17,7 +19,7 @@ from vocalface.types import CropBox
 def crop(image: np.ndarray, box: CropBox, size: int) -> np.ndarray:
     """The square `box` of an image [H, W] or [H, W, C] uint8, resampled to [size, size(, C)]; edges repeat.
 
-    Area means when shrinking, cubic when enlarging or when the box lies between pixels (antialiased), exact in place.
+    Area means when shrinking, cubic when enlarging; exact in place, also for a box between pixels.
     """
     whole = all(float(v).is_integer() for v in (box.x, box.y, box.side))
     if whole:
@@ -33,9 +35,30 @@ def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
     kind = {2: "gray"}.get(image.ndim) or {3: "rgb24", 4: "rgba"}.get(image.shape[2])
     if kind is None:
         return _resample(image, (0, h, height), (0, w, width))
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=kind)
     how = AREA if width * height < w * h else BICUBIC
-    return frame.reformat(width=width, height=height, format=kind, interpolation=how | EXACT).to_ndarray()
+    out = _scaler((kind, w, h, width, height)).reformat(
+        _wrap(image, kind), width=width, height=height, format=kind, interpolation=how | EXACT
+    )
+    return out.to_ndarray()
+
+
+def _wrap(image: np.ndarray, kind: str) -> av.VideoFrame:
+    """A frame over the array's own memory, also where it is a part of a larger picture; a copy where that fails."""
+    try:
+        return av.VideoFrame.from_numpy_buffer(image, format=kind)
+    except ValueError:
+        return av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=kind)
+
+
+_scalers = threading.local()
+
+
+def _scaler(key: tuple) -> VideoReformatter:
+    """swscale's tables for one pair of sizes, kept by each thread for the next frame."""
+    kept = _scalers.__dict__.setdefault("kept", {})
+    if key not in kept and len(kept) >= 16:
+        kept.pop(next(iter(kept)))
+    return kept.setdefault(key, VideoReformatter())
 
 
 def paste_back(frame: np.ndarray, image: np.ndarray, box: CropBox, mask: np.ndarray | float = 0.04) -> np.ndarray:
@@ -53,7 +76,7 @@ def paste_back(frame: np.ndarray, image: np.ndarray, box: CropBox, mask: np.ndar
     patch = _place(image, box, x0, y0, x1, y1)
     if isinstance(mask, np.ndarray):
         weights = mask if mask.dtype == np.uint8 else (np.clip(mask, 0, 1) * 255).round().astype(np.uint8)
-        _blend(out[y0:y1, x0:x1], patch, _place(weights, box, x0, y0, x1, y1)[..., None])
+        _blend_mask(out[y0:y1, x0:x1], patch, _place(weights, box, x0, y0, x1, y1))
         return out
     down, across = (_rim(a, b, low, box.side, mask) for a, b, low in ((y0, y1, box.y), (x0, x1, box.x)))
     # inside the rim the patch stands alone, so only four strips are blended
@@ -63,7 +86,7 @@ def paste_back(frame: np.ndarray, image: np.ndarray, box: CropBox, mask: np.ndar
     spot[top:bottom, left:right] = patch[top:bottom, left:right]
     for part in (np.s_[:top, :], np.s_[bottom:, :], np.s_[top:bottom, :left], np.s_[top:bottom, right:]):
         weights = np.minimum(down[part[0], None], across[None, part[1]])
-        _blend(spot[part], patch[part], weights[..., None])
+        _blend(spot[part], patch[part], weights)
     return out
 
 
@@ -106,14 +129,23 @@ def _solid(weights: np.ndarray) -> tuple[int, int]:
 
 
 def _blend(old: np.ndarray, new: np.ndarray, weights: np.ndarray) -> None:
-    """old += weights (new - old), in place; all uint8, so that 16 bits hold every product."""
-    w = weights.astype(np.uint16)
+    """old += weights (new - old) in place; weights uint8, of one dimension less."""
+    w = weights[..., None].astype(np.uint16)  # 16 bits hold every product
     old[...] = ((255 - w) * old + w * new + 127) // 255
+
+
+def _blend_mask(old: np.ndarray, new: np.ndarray, mask: np.ndarray) -> None:
+    """The same where most of the mask is 0 or 255: only its soft edge is computed."""
+    np.copyto(old, new, where=(mask == 255)[..., None])
+    soft = np.nonzero((mask > 0) & (mask < 255))
+    mixed = old[soft]
+    _blend(mixed, new[soft], mask[soft])
+    old[soft] = mixed
 
 
 # ------------------------------------------------------------------------------------------------------ between pixels
 def _resample(image: np.ndarray, down: tuple[float, float, int], across: tuple[float, float, int]) -> np.ndarray:
-    """Rows and columns given as (start, span, count) in the image's px; cubic, antialiased, edges repeat."""
+    """Rows and columns given as (start, span, count) in the image's px; edges repeat."""
     flat = image[..., None] if image.ndim == 2 else image
     (rows, y0, y1), (columns, x0, x1) = _weights(*down, flat.shape[0]), _weights(*across, flat.shape[1])
     part = flat[y0:y1, x0:x1].astype(np.float32)
@@ -130,16 +162,18 @@ def _weights(start: float, span: float, count: int, length: int):
     from scipy.sparse import csr_matrix
 
     scale = span / count
-    stretch = max(1.0, scale)
     centre = start + (np.arange(count) + 0.5) * scale  # source coordinate of each output pixel's centre
-    taps = int(np.ceil(4 * stretch)) + 1
-    index = np.floor(centre - 2 * stretch + 0.5).astype(int)[:, None] + np.arange(taps)
-    t = np.abs(index + 0.5 - centre[:, None]) / stretch
-    near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2  # Keys' cubic
-    weights = np.where(t < 1, near, np.where(t < 2, far, 0))
+    reach = scale / 2 + 0.5 if scale > 1 else 2.0
+    index = np.floor(centre - reach + 0.5).astype(int)[:, None] + np.arange(int(np.ceil(2 * reach)) + 1)
+    t = np.abs(index + 0.5 - centre[:, None])
+    if scale > 1:
+        weights = np.clip(reach - t, 0, 1)  # how much of the pixel lies within the output pixel
+    else:
+        near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2  # Keys' cubic
+        weights = np.where(t < 1, near, np.where(t < 2, far, 0))
     weights /= weights.sum(1, keepdims=True)
+    row, tap = np.nonzero(weights)
     index = np.clip(index, 0, length - 1)
     first, last = int(index.min()), int(index.max()) + 1
-    row = np.repeat(np.arange(count), taps)
-    matrix = csr_matrix((weights.ravel().astype(np.float32), (row, index.ravel() - first)), (count, last - first))
-    return matrix, first, last
+    places = (row, index[row, tap] - first)
+    return csr_matrix((weights[row, tap].astype(np.float32), places), (count, last - first)), first, last
