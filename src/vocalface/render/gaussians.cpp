@@ -300,7 +300,8 @@ inline vf load(const float* p, int stride, int count) {
 }
 inline vf hold(vf x, float low, float high) { return min(splat(high), -min(splat(-low), -x)); }
 
-inline void project(const View& view, const float* means, const float* quats, const float* scales, int count, Projection& p) {
+inline void project(const View& view, const float* means, const float* quats, const float* scales, int count,
+                    Projection& p) {
   const float* w = view.w2c;
   vf x = load(means, 3, count), y = load(means + 1, 3, count), z = load(means + 2, 3, count);
   for (int i = 0; i < 3; ++i) p.t[i] = w[4 * i] * x + w[4 * i + 1] * y + w[4 * i + 2] * z + w[4 * i + 3];
@@ -325,7 +326,7 @@ inline void project(const View& view, const float* means, const float* quats, co
   }
 }
 
-inline int16_t pixel(float x, int limit) { return (int16_t)std::min(std::max(x, -1.0f), (float)limit); }
+inline int pixel(float x, int limit) { return (int)std::min(std::max(x, -1.0f), (float)limit); }
 
 // Projects one chunk, writes its splats and the keys of those that are seen; returns how many.
 int project_chunk(Scene& sc, int begin, int end, const float* means, const float* quats, const float* scales,
@@ -351,13 +352,13 @@ int project_chunk(Scene& sc, int begin, int end, const float* means, const float
       bool fine = z > NEAR && o >= ALPHA_MIN && det[i] > 0 && std::fabs(x[i]) < 1e9f && std::fabs(y[i]) < 1e9f &&
                   rx[i] < 1e9f && ry[i] < 1e9f && z < 1e30f && o < 1e30f;
       if (!fine) continue;
-      int16_t x0 = pixel(std::ceil(x[i] - rx[i] - 0.5f), view.width), x1 = pixel(std::floor(x[i] + rx[i] - 0.5f), view.width);
-      int16_t y0 = pixel(std::ceil(y[i] - ry[i] - 0.5f), view.height), y1 = pixel(std::floor(y[i] + ry[i] - 0.5f), view.height);
-      x0 = std::max<int16_t>(x0, 0), x1 = std::min<int16_t>(x1, view.width - 1);
-      y0 = std::max<int16_t>(y0, 0), y1 = std::min<int16_t>(y1, view.height - 1);
+      const int x0 = std::max(pixel(std::ceil(x[i] - rx[i] - 0.5f), view.width), 0);
+      const int x1 = std::min(pixel(std::floor(x[i] + rx[i] - 0.5f), view.width), view.width - 1);
+      const int y0 = std::max(pixel(std::ceil(y[i] - ry[i] - 0.5f), view.height), 0);
+      const int y1 = std::min(pixel(std::floor(y[i] + ry[i] - 0.5f), view.height), view.height - 1);
       if (x0 > x1 || y0 > y1) continue;
       s.x = x[i], s.y = y[i], s.qa = qa[i], s.qb = qb[i], s.qc = qc[i], s.lo = lo[i];
-      s.x0 = x0, s.x1 = x1, s.y0 = y0, s.y1 = y1;
+      s.x0 = (int16_t)x0, s.x1 = (int16_t)x1, s.y0 = (int16_t)y0, s.y1 = (int16_t)y1;
       sc.ranges[at + i] = {uint16_t(x0 / TILE), uint16_t(y0 / TILE), uint16_t(x1 / TILE + 1), uint16_t(y1 / TILE + 1)};
       const float* color = colors + (size_t)(at + i) * sc.channels;
       for (int c = 0; c < sc.channels; ++c) s.color[c] = color[c];
@@ -436,7 +437,10 @@ void unproject(const Scene& sc, int at, int count, const float* means, const flo
 void sort_by_depth(Scene& sc, size_t n) {
   uint64_t *a = sc.keys.data(), *b = sc.spare.ensure(n);
   uint32_t low = ~0u, high = 0;
-  for (size_t i = 0; i < n; ++i) low = std::min(low, (uint32_t)(a[i] >> 32)), high = std::max(high, (uint32_t)(a[i] >> 32));
+  for (size_t i = 0; i < n; ++i) {
+    const uint32_t key = (uint32_t)(a[i] >> 32);
+    low = std::min(low, key), high = std::max(high, key);
+  }
   int bits = 0;
   while (bits < 32 && n && ((high - low) >> bits)) ++bits;
   int passes = (bits + 11) / 12, width = passes ? (bits + passes - 1) / passes : 0;
@@ -601,15 +605,15 @@ constexpr int MOMENTS = 6;  // of dL/dpower: 1, dx, dy, dx^2, dx dy, dy^2; the c
 inline int slot_width(int channels) { return channels <= 2 ? 8 : channels <= 6 ? 12 : 16; }
 
 template <int C>
-void unblend(const Scene& sc, int tile, const float* image, const float* alpha, const float* g_image, const float* g_alpha,
-             float* slots) {
+void unblend(const Scene& sc, int tile, const float* image, const float* alpha, const float* g_image,
+             const float* g_alpha, float* slots) {
   static const Offsets offset;
   const int channels = C ? C : sc.channels, width = slot_width(channels);
   constexpr int MOST = C ? C : MAX_CHANNELS;
   const Tile t(sc, tile);
   const uint32_t begin = sc.start[tile], end = sc.start[tile + 1];
   if (begin == end) return;
-  // Alpha is one more channel, of colour 1. behind = sum over the splats not yet passed of weight * (colour . gradient).
+  // Alpha is one more channel, of colour 1. behind = sum of weight * (colour . gradient) of the splats yet to come.
   vf T[BLOCKS], behind[BLOCKS], ga[BLOCKS], g[BLOCKS][MOST];
   for (int b = 0; b < BLOCKS; ++b) {
     T[b] = splat(1), behind[b] = ga[b] = splat(0);
@@ -678,8 +682,10 @@ void blend_all(const Scene& sc, float* image, float* alpha) {
   Pool::get().run(sc.threads, sc.tiles_x * sc.tiles_y, [&](int tile) { blend<C>(sc, tile, image, alpha); });
 }
 template <int C>
-void unblend_all(const Scene& sc, const float* image, const float* alpha, const float* gi, const float* ga, float* slots) {
-  Pool::get().run(sc.threads, sc.tiles_x * sc.tiles_y, [&](int tile) { unblend<C>(sc, tile, image, alpha, gi, ga, slots); });
+void unblend_all(const Scene& sc, const float* image, const float* alpha, const float* gi, const float* ga,
+                 float* slots) {
+  Pool::get().run(sc.threads, sc.tiles_x * sc.tiles_y,
+                  [&](int tile) { unblend<C>(sc, tile, image, alpha, gi, ga, slots); });
 }
 
 // ---------------------------------------------------------------------------------------------------- scenes at rest
@@ -705,10 +711,11 @@ void rest(std::unique_ptr<Scene> scene) {
 extern "C" {
 
 // Draws n Gaussians (see render/cpu.py for the shapes). camera: fx, fy, cx, cy, then world-to-camera 4x4 by rows.
-// With `kept`, a scene for vf_backward is left there, to be freed by vf_free. Returns 0, or 1 when memory (or a thread) is not to be had.
+// With `kept`, a scene for vf_backward is left there, to be freed by vf_free. Returns 0, or 1 when memory or a thread
+// is not to be had.
 int vf_forward(int n, int channels, int width, int height, const float* camera, const float* means, const float* quats,
-               const float* scales, const float* opacities, const float* colors, float* image, float* alpha, int threads,
-               void** kept) try {
+               const float* scales, const float* opacities, const float* colors, float* image, float* alpha,
+               int threads, void** kept) try {
   auto scene = take_scene();
   View& v = scene->view;
   v.fx = camera[0], v.fy = camera[1], v.cx = camera[2], v.cy = camera[3], v.width = width, v.height = height;
@@ -756,7 +763,8 @@ int vf_backward(void* kept, const float* means, const float* quats, const float*
         for (int k = 0; k < MOMENTS; ++k) moments[k][i] = g[k];
         for (int c = 0; c < sc.channels; ++c) g_colors[(size_t)(at + i) * sc.channels + c] = g[MOMENTS + c];
       }
-      unproject(sc, at, count, means, quats, scales, opacities, moments, g_means, g_quats, g_scales, g_opacities, g_screen);
+      unproject(sc, at, count, means, quats, scales, opacities, moments, g_means, g_quats, g_scales, g_opacities,
+                g_screen);
     }
   });
   return 0;
