@@ -63,7 +63,7 @@ class EncodedTrack:
         block, self._ready = np.split(self._ready, [until - self._sent])
         if not len(block):
             return
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block.reshape(1, -1)), "flt", self.layout)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block.reshape(1, -1), np.float32), "flt", self.layout)
         frame.rate, frame.pts, frame.time_base = self.rate, self._sent, Fraction(1, self.rate)
         self._sent = until
         for fitted in self._fit.resample(frame):
