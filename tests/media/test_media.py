@@ -1,33 +1,13 @@
 """Clips on any clock, sound that stays with its picture, files that appear whole."""
 
-from fractions import Fraction
-
 import av
 import numpy as np
 import pytest
+from footage import write_clip
 
 from vocalface import media
 from vocalface.errors import ConfigError, MediaError, OutputError
 from vocalface.types import CropBox, Sound
-
-
-def write_clip(path, times, *, sound_at=None, levels=None, rotation=None, size=(64, 48)):
-    """A clip whose frame k is a flat gray of levels[k] shown from times[k] s on."""
-    w, h = size
-    levels = levels if levels is not None else [10 + 3 * k for k in range(len(times))]
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream("libx264", rate=1000)
-        stream.width, stream.height, stream.pix_fmt = w, h, "yuv420p"
-        stream.options = {"crf": "0", "preset": "ultrafast", "bf": "0"}
-        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
-        for time, level in zip(times, levels):
-            frame = av.VideoFrame.from_ndarray(np.full((h, w, 3), level, np.uint8), format="rgb24").reformat(
-                format="yuv420p"
-            )
-            frame.pts, frame.time_base = round(time * 1000), Fraction(1, 1000)
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-    return path
 
 
 @pytest.mark.parametrize("rate", [15, 22.13, 25, 29.97, 30, 50, 60])

@@ -20,6 +20,7 @@ FULL_CHROMA_OUT, FULL_CHROMA_IN, ACCURATE = 0x2000, 0x4000, 0x40000
 EXACT = FULL_CHROMA_OUT | FULL_CHROMA_IN | ACCURATE
 
 BT709, BT601, BT2020 = 1, 5, 9  # swscale's matrices
+ATTACHED = 0x400  # the disposition of a cover picture
 HD = 720  # lines from which players take untagged video for BT.709
 
 
@@ -44,7 +45,7 @@ def open_container(path: Path | str) -> av.container.InputContainer:
 def picture_stream(container: av.container.InputContainer) -> av.VideoStream | None:
     """The first stream of moving pictures; the cover of a song is none."""
     for stream in container.streams.video:
-        if "attached_pic" not in str(getattr(stream, "disposition", "")):
+        if not int(stream.disposition) & ATTACHED:
             return stream
     return None
 
