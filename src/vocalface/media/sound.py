@@ -124,7 +124,7 @@ def _mixed(items: Iterator[av.AudioFrame | float], rate: int, channels: int) -> 
 
 def _mix(mixer: av.AudioResampler, frame: av.AudioFrame | None, channels: int) -> Iterator[np.ndarray]:
     for out in mixer.resample(frame):
-        yield out.to_ndarray().reshape(-1, channels) / np.float32(2**31)
+        yield out.to_ndarray().reshape(-1, channels).astype(np.float32) * np.float32(2**-31)
 
 
 def write_sound(path: Path | str, sound: Sound) -> Path:
