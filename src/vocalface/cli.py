@@ -208,7 +208,7 @@ def train(a: Train) -> dict:
     output = a.output or Path(f"{a.clip.name.split('.')[0]}.vface")
     Head.check_writable(output)
     progress = reporter(a)
-    obs = observations(a.clip, config.size, a, progress)
+    obs = observations(a.clip, config.size, a, progress, output.parent)
     head = run(obs, output, config=config, device=a.device, resume=a.resume, consent=a.consent, progress=progress)
     rows = head.metrics.get("rows", {})
     for name, values in rows.items():
@@ -235,8 +235,8 @@ def train_articulation(a: Train) -> dict:
     return {"weights": str(output), "figures": figures, "result": str(output)}
 
 
-def observations(source: Path, size: int, a: Train | Ablate, progress):
-    """A folder of observations, a TalkingGaussian / ER-NeRF data folder, or a clip that is observed first."""
+def observations(source: Path, size: int, a: Train | Ablate, progress, folder: Path):
+    """A folder of observations, a TalkingGaussian / ER-NeRF data folder, or a clip that is observed into `folder`."""
     from vocalface.observe import observe as run
     from vocalface.observe import store
 
@@ -246,7 +246,8 @@ def observations(source: Path, size: int, a: Train | Ablate, progress):
 
             return datasets.load(source)
         return store.load(source)
-    return run(source, None, size=max(size, 256), au_table=a.au_table, face=a.face, progress=progress.count)
+    target = folder / f"{source.stem}.obs"
+    return run(source, target, size=max(size, 256), au_table=a.au_table, face=a.face, progress=progress.count)
 
 
 def speak(a: Speak) -> dict:
@@ -275,8 +276,9 @@ def ablate(a: Ablate) -> dict:
         raise ConfigError("no clip is given", "vocalface ablate", "vocalface ablate CLIP… --variants hybrid implicit")
     config = preset(a.preset).replace(**overrides(a.set), **({"size": a.size} if a.size else {}))
     progress = reporter(a)
-    clips = {c.stem: observations(c, config.size, a, progress) for c in a.clips}
     folder = a.output or Path("ablation")
+    folder.mkdir(parents=True, exist_ok=True)
+    clips = {c.stem: observations(c, config.size, a, progress, folder) for c in a.clips}
     rows = run(clips, folder, config, variants=a.variants, seeds=a.seeds, progress=progress)
     text = table(rows)
     (folder / "table.md").write_text(text + "\n")

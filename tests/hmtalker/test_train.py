@@ -188,6 +188,25 @@ def test_densify_splits_clones_and_prunes():
     assert state["exp_avg"].shape == field.means.shape and (state["exp_avg"][-20:] == 0).all()
 
 
+def test_matching_the_amplitude_spreads_shrunken_units_about_their_mean(material):
+    trainer = training.Trainer(material, TINY)
+    last = trainer.face_net.mapper.layers[2]
+    with torch.no_grad():
+        last.weight[-2] *= 0.05  # AU25 hardly moves, well above zero
+        last.bias[-2] = 2.0
+    rows = trainer.trainable
+
+    def said():
+        with torch.no_grad():
+            return trainer.face_net.motion(trainer.windows(rows), trainer.upper[rows]).c_ea[:, -2]
+
+    before = said()
+    gain = trainer.match_amplitude()
+    assert (gain >= 1).all() and (gain <= 1.4).all()
+    assert torch.allclose(said().mean(), before.mean(), atol=1e-3)
+    assert torch.allclose(said() - said().mean(), gain[-2] * (before - before.mean()), atol=1e-3)
+
+
 @pytest.mark.slow
 def test_a_drawn_head_learns_to_speak(tmp_path):
     obs = drawn.observations(tmp_path / "clip", frames=300)

@@ -88,6 +88,8 @@ class Config:
     feature_noise: float = 0.0  # std of noise on speech features, in their own std
     net_decay: float = 0.0  # AdamW weight decay of the speech networks
 
+    match_amplitude: bool = False  # predicted AUs get the spread of the seen ones, at the end
+
     # --- bookkeeping -------------------------------------------------------------------------------------------
     val_fraction: float = 1 / 11  # the clip's tail, never trained on
     pose_refine_steps: int = 0  # pose steps a held-out frame, without mouth pixels
@@ -141,6 +143,7 @@ _CPU = Config(
     condition_noise=0.1,
     feature_noise=1.0,
     net_decay=0.1,
+    match_amplitude=True,
     pose_refine_steps=40,
     lpips_tail=0,
 )

@@ -427,6 +427,27 @@ class Trainer:
             self._pose_update(i, scale=4.0 * (1 - k / steps) + 0.2)
         return loss.item()
 
+    @torch.no_grad()
+    def match_amplitude(self, limit: float = 1.4) -> Tensor | None:
+        """Give predicted action units the spread of the seen ones over the training frames; returns the gains [10].
+
+        Regression under noisy features shrinks towards the mean, and lips then move too little. The gain sits in the
+        mapper's last layer, about each unit's mean, between 1 and `limit`.
+        """
+        field = self.face_net
+        if self.config.mapper != "a2am" or not field.explicit.keep:
+            return None
+        rows = self.trainable
+        seen = self.explicit[rows]
+        count = seen.shape[1]
+        said = field.motion(self.windows(rows), self.upper[rows], seen, "audio").c_ea[:, -count:]
+        gain = (seen.std(0) / (said.std(0) + 1e-3)).clamp(1, limit)
+        gain[said.std(0) < 0.05] = 1  # what speech says nothing about stays as it is
+        last = field.mapper.layers[2]
+        last.weight[-count:] *= gain[:, None]
+        last.bias[-count:] = gain * last.bias[-count:] + (1 - gain) * said.mean(0)
+        return gain
+
     # ------------------------------------------------------------------------------------------------------- parts
     def _pixels(self, shown: Tensor, view: View, done: float) -> Tensor:
         c = self.config
@@ -659,6 +680,8 @@ def train(
     else:
         shutil.rmtree(states, ignore_errors=True)
     run(trainer, states, progress.start(sum(trainer.lengths().values()), "training"), found[0] if found else 0)
+    if config.match_amplitude:
+        trainer.match_amplitude()
     head = Head.from_trainer(trainer, obs, consent=consent, seconds=time.monotonic() - began)
     result = validate.validate(trainer, obs, head, progress)
     head = head.with_metrics(result.metrics)
