@@ -67,10 +67,14 @@ def decode(container: av.container.InputContainer, stream: av.stream.Stream) -> 
 
 def orientation(frame: av.VideoFrame) -> np.ndarray:
     """The display matrix's linear part [2, 2]: (x, y) of the stored frame @ matrix = (x, y) as shown, y down."""
-    for entry in frame.side_data:
+    try:
+        entries = list(frame.side_data)
+    except ValueError:  # a kind of side data that PyAV has no name for; the rotation alone it still tells
+        angle = np.radians(frame.rotation)
+        return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    for entry in entries:
         if getattr(entry.type, "name", "") == "DISPLAYMATRIX":
-            values = np.frombuffer(bytes(entry), np.int32).reshape(3, 3)[:2, :2]
-            return values / 65536.0
+            return np.frombuffer(bytes(entry), np.int32).reshape(3, 3)[:2, :2] / 65536.0
     return np.eye(2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from vocalface.errors import ConfigError, MediaError, OutputError
 from vocalface.media.container import BICUBIC, EXACT, Converter, decode, open_container, orientation
 
 KINDS = {1: "gray", 3: "rgb24", 4: "rgba"}
+ORIENTATIONS = {  # EXIF's numbers as (x, y) stored -> shown
+    1: ((1, 0), (0, 1)), 2: ((-1, 0), (0, 1)), 3: ((-1, 0), (0, -1)), 4: ((1, 0), (0, -1)),
+    5: ((0, 1), (1, 0)), 6: ((0, 1), (-1, 0)), 7: ((0, -1), (-1, 0)), 8: ((0, -1), (1, 0)),
+}  # fmt: skip
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
@@ -23,7 +28,36 @@ def read_image(path: Path | str, alpha: bool = False) -> np.ndarray:
         frame = next(decode(container, container.streams.video[0]), None)
         if frame is None:
             raise MediaError("the picture cannot be read (damaged)", path, "save it as PNG")
-        return Converter(frame.width, frame.height, orientation(frame), "rgba" if alpha else "rgb24")(frame)
+        turn = ORIENTATIONS.get(_exif_orientation(Path(path)))
+        turn = orientation(frame) if turn is None else np.array(turn)
+        return Converter(frame.width, frame.height, turn, "rgba" if alpha else "rgb24")(frame)
+
+
+def _exif_orientation(path: Path) -> int | None:
+    """The orientation tag of a JPEG's EXIF block, 1 to 8 (TIFF 6.0, tag 274); None where there is none."""
+    with path.open("rb") as file:
+        data = file.read(1 << 17)
+    at = 2
+    while data[:2] == b"\xff\xd8" and at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        size = int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
+            return _tiff_orientation(data[at + 10 : at + 2 + size])
+        at += 2 + size
+    return None
+
+
+def _tiff_orientation(tiff: bytes) -> int | None:
+    order = "<" if tiff[:2] == b"II" else ">"
+    try:
+        (first,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, first)
+        for k in range(count):
+            tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, first + 2 + 12 * k)
+            if tag == 274:
+                return value
+    except struct.error:  # cut short: as if it were not there
+        pass
+    return None
 
 
 def encode_image(image: np.ndarray, suffix: str = ".png", quality: int = 2) -> bytes:
