@@ -10,20 +10,16 @@ import hashlib
 import json
 import os
 import tempfile
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vocalface import __version__, media
+from vocalface import media
 from vocalface.errors import HeadError, OutputError
 from vocalface.hmtalker.config import Config
-from vocalface.types import Camera, CropBox, Observations
-
-if TYPE_CHECKING:
-    from vocalface.hmtalker.train import Trainer
+from vocalface.training.files import write_atomically
+from vocalface.types import Camera, CropBox
 
 SCHEMA = 1
 
@@ -46,39 +42,6 @@ class Head:
     metrics: dict = field(default_factory=dict)
     provenance: dict = field(default_factory=dict)
     digest: str = ""
-
-    # ------------------------------------------------------------------------------------------------------- making
-    @staticmethod
-    def from_trainer(trainer: Trainer, obs: Observations, *, consent: str | None, seconds: float) -> Head:
-        """Collect a trained head; the torso layer is encoded from the observations."""
-        import torch
-
-        from vocalface.hmtalker.validate import closed_mouth
-
-        m, c = trainer.material, trainer.config
-        arrays: dict[str, np.ndarray] = {}
-        for name in ("face", "mouth"):
-            for key, value in getattr(trainer, name).state_dict().items():
-                arrays[f"{name}.{key}"] = value.numpy().astype(np.float32)
-            for key, value in getattr(trainer, f"{name}_net").state_dict().items():
-                arrays[f"{name}_net.{key}"] = value.numpy().astype(np.float32)
-        with torch.no_grad():
-            c_f, c_m = closed_mouth(trainer)
-        arrays["closed.c_f"], arrays["closed.mouth"] = c_f, c_m
-        arrays["feature_mean"], arrays["feature_std"] = trainer.feature_mean, trainer.feature_std
-        arrays["track.pose"] = trainer.poses.matrices()
-        arrays["track.upper"] = m.upper
-        arrays["track.segments"] = np.array(obs.shots or [(0, m.frames)], np.int32)
-        arrays["box"] = np.array(m.box, np.int32)
-        arrays.update(encode_layers(obs, c.size))
-        provenance = {
-            "tool": "vocalface", "version": __version__, "method": "HM-Talker", "synthetic": True,
-            "consent": consent or "not recorded", "source_sha256": obs.clip_hash, "frames": m.frames,
-            "start_frame": int(obs.info.get("start_frame", 0)),
-            "action_units": obs.info.get("action_units", "unknown"), "train_seconds": round(seconds, 1),
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        }  # fmt: skip
-        return Head(c, arrays, m.camera, obs.crop, m.feature_name, {}, provenance)
 
     def with_metrics(self, metrics: dict) -> Head:
         return replace(self, metrics=metrics)
@@ -118,15 +81,9 @@ class Head:
             "crop": [self.crop.x, self.crop.y, self.crop.side], "sha256": digest(arrays),
         }  # fmt: skip
         data = save(arrays, {"vocalface": json.dumps(header)})
-        part = path.with_name(f".{path.name}.part")
         try:
-            with open(part, "wb") as f:
-                f.write(data)
-                f.flush()
-                os.fsync(f.fileno())
-            os.replace(part, path)
+            write_atomically(path, data)
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise OutputError(f"cannot write the head: {error.strerror}", path, "free some disk space") from error
         return path
 
@@ -175,35 +132,6 @@ def digest(arrays: dict[str, np.ndarray]) -> str:
 
 # -------------------------------------------------------------------------------------------------------------- layers
 GOP = 16  # frames between key frames: playing the track backwards decodes one group at a time
-
-
-def encode_layers(obs: Observations, size: int) -> dict[str, np.ndarray]:
-    """The plate, and the torso layer as two small videos (colour, alpha) at `size` px."""
-    from vocalface.observe import store
-
-    whole = CropBox(0, 0, obs.size)
-
-    def fit(a: np.ndarray) -> np.ndarray:
-        return a if a.shape[0] == size else media.crop(a, whole, size)
-
-    with tempfile.TemporaryDirectory() as tmp:
-        rgb_path, alpha_path = Path(tmp) / "torso.mp4", Path(tmp) / "alpha.mp4"
-        with (
-            media.VideoWriter(rgb_path, size, size, crf=20, preset="medium", gop=GOP) as rgb,
-            media.VideoWriter(alpha_path, size, size, crf=20, preset="medium", gop=GOP) as alpha,
-        ):
-            for frame in store.frames(obs):
-                torso = fit(frame.torso)
-                # Colour bleeds over the plate outside the torso, so that the codec wastes nothing on an edge.
-                weight = torso[..., 3:].astype(np.uint16)
-                mixed = (torso[..., :3] * weight + fit(frame.behind) * (255 - weight) + 127) // 255
-                rgb.write(mixed.astype(np.uint8))
-                alpha.write(np.repeat(torso[..., 3:], 3, axis=-1))
-        return {
-            "plate": fit(obs.plate),
-            "torso.rgb": np.frombuffer(rgb_path.read_bytes(), np.uint8),
-            "torso.alpha": np.frombuffer(alpha_path.read_bytes(), np.uint8),
-        }
 
 
 class Layers:

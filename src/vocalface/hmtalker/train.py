@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vocalface.errors import ConfigError, DeviceError
 from vocalface.hmtalker import validate
+from vocalface.hmtalker.collect import head_of
 from vocalface.hmtalker.config import Config, preset
 from vocalface.hmtalker.data import Frame, Material, prepare
 from vocalface.hmtalker.densify import densify_and_prune
@@ -682,7 +683,7 @@ def train(
     run(trainer, states, progress.start(sum(trainer.lengths().values()), "training"), found[0] if found else 0)
     if config.match_amplitude:
         trainer.match_amplitude()
-    head = Head.from_trainer(trainer, obs, consent=consent, seconds=time.monotonic() - began)
+    head = head_of(trainer, obs, consent=consent, seconds=time.monotonic() - began)
     result = validate.validate(trainer, obs, head, progress)
     head = head.with_metrics(result.metrics)
     head.save(output)

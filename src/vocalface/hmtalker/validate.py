@@ -36,19 +36,6 @@ class Validation:
     opening: tuple[np.ndarray, np.ndarray] | None = None
 
 
-def closed_mouth(trainer: Trainer) -> tuple[np.ndarray, np.ndarray]:
-    """Control vectors of a closed mouth: means over the training frames whose lips are nearest, [32] and [32].
-
-    The face's comes from seen action units, so that a pause closes the lips even where speech alone would not.
-    """
-    m = trainer.material
-    rows = trainer.trainable
-    rows = rows[m.gap[rows] <= np.percentile(m.gap[rows], 10)]
-    windows = trainer.windows(rows)
-    motion = trainer.face_net.motion(windows, trainer.upper[rows], trainer.explicit[rows], "vanilla")
-    return motion.c_f.mean(0).numpy(), trainer.mouth_net.speech(windows).mean(0).numpy()
-
-
 @torch.no_grad()
 def controls(trainer: Trainer, rows: np.ndarray, row: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Control vectors c_f, mouth and upper AUs of frames `rows` for a comparison row."""

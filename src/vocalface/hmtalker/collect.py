@@ -1,0 +1,88 @@
+"""From a trained state to a head: what speaking needs, gathered once."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from vocalface import __version__, media
+from vocalface.hmtalker.head import GOP, Head
+from vocalface.observe import store
+from vocalface.types import CropBox, Observations
+
+if TYPE_CHECKING:
+    from vocalface.hmtalker.train import Trainer
+
+
+def head_of(trainer: Trainer, obs: Observations, *, consent: str | None, seconds: float) -> Head:
+    """Collect a trained head; the torso layer is encoded from the observations."""
+    m, c = trainer.material, trainer.config
+    arrays: dict[str, np.ndarray] = {}
+    for name in ("face", "mouth"):
+        for key, value in getattr(trainer, name).state_dict().items():
+            arrays[f"{name}.{key}"] = value.numpy().astype(np.float32)
+        for key, value in getattr(trainer, f"{name}_net").state_dict().items():
+            arrays[f"{name}_net.{key}"] = value.numpy().astype(np.float32)
+    with torch.no_grad():
+        c_f, c_m = closed_mouth(trainer)
+    arrays["closed.c_f"], arrays["closed.mouth"] = c_f, c_m
+    arrays["feature_mean"], arrays["feature_std"] = trainer.feature_mean, trainer.feature_std
+    arrays["track.pose"] = trainer.poses.matrices()
+    arrays["track.upper"] = m.upper
+    arrays["track.segments"] = np.array(obs.shots or [(0, m.frames)], np.int32)
+    arrays["box"] = np.array(m.box, np.int32)
+    arrays.update(encode_layers(obs, c.size))
+    provenance = {
+        "tool": "vocalface", "version": __version__, "method": "HM-Talker", "synthetic": True,
+        "consent": consent or "not recorded", "source_sha256": obs.clip_hash, "frames": m.frames,
+        "start_frame": int(obs.info.get("start_frame", 0)),
+        "action_units": obs.info.get("action_units", "unknown"), "train_seconds": round(seconds, 1),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }  # fmt: skip
+    return Head(c, arrays, m.camera, obs.crop, m.feature_name, {}, provenance)
+
+
+def encode_layers(obs: Observations, size: int) -> dict[str, np.ndarray]:
+    """The plate, and the torso layer as two small videos (colour, alpha) at `size` px."""
+    whole = CropBox(0, 0, obs.size)
+
+    def fit(a: np.ndarray) -> np.ndarray:
+        return a if a.shape[0] == size else media.crop(a, whole, size)
+
+    with tempfile.TemporaryDirectory() as tmp:
+        rgb_path, alpha_path = Path(tmp) / "torso.mp4", Path(tmp) / "alpha.mp4"
+        with (
+            media.VideoWriter(rgb_path, size, size, crf=20, preset="medium", gop=GOP) as rgb,
+            media.VideoWriter(alpha_path, size, size, crf=20, preset="medium", gop=GOP) as alpha,
+        ):
+            for frame in store.frames(obs):
+                torso = fit(frame.torso)
+                # Colour bleeds over the plate outside the torso, so that the codec wastes nothing on an edge.
+                weight = torso[..., 3:].astype(np.uint16)
+                mixed = (torso[..., :3] * weight + fit(frame.behind) * (255 - weight) + 127) // 255
+                rgb.write(mixed.astype(np.uint8))
+                alpha.write(np.repeat(torso[..., 3:], 3, axis=-1))
+        return {
+            "plate": fit(obs.plate),
+            "torso.rgb": np.frombuffer(rgb_path.read_bytes(), np.uint8),
+            "torso.alpha": np.frombuffer(alpha_path.read_bytes(), np.uint8),
+        }
+
+
+@torch.no_grad()
+def closed_mouth(trainer: Trainer) -> tuple[np.ndarray, np.ndarray]:
+    """Control vectors of a closed mouth: means over the training frames whose lips are nearest, [32] and [32].
+
+    The face's comes from seen action units, so that a pause closes the lips even where speech alone would not.
+    """
+    m = trainer.material
+    rows = trainer.trainable
+    rows = rows[m.gap[rows] <= np.percentile(m.gap[rows], 10)]
+    windows = trainer.windows(rows)
+    motion = trainer.face_net.motion(windows, trainer.upper[rows], trainer.explicit[rows], "vanilla")
+    return motion.c_f.mean(0).numpy(), trainer.mouth_net.speech(windows).mean(0).numpy()
