@@ -6,6 +6,7 @@ and a file give the same frames.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -268,10 +269,7 @@ def drive(head: Head, sound: Sound | Iterator[np.ndarray], options: Options | No
     runtime = Runtime(head)
     layers = Layers(head)
     if isinstance(sound, Sound):
-        samples = sound.samples
-        if len(samples) < LEAST:
-            samples = np.pad(samples, (0, LEAST - len(samples)))
-        sound = pieces(samples)
+        sound = pieces(sound.samples)
     poses = pose_track(head, options)
     still = len(poses) == 1
     still_at = 0
@@ -295,6 +293,7 @@ def drive(head: Head, sound: Sound | Iterator[np.ndarray], options: Options | No
     def stream() -> Iterator[Control]:
         for piece in sound:
             yield from controls.push(piece)
+        yield from controls.push(np.zeros(max(LEAST - controls.samples, 0), np.float32))
         yield from controls.flush()
 
     for i, control in enumerate(stream()):
@@ -383,10 +382,16 @@ def speak(
     if alpha and paste_back:
         raise ConfigError("alpha and paste-back exclude each other", "--background alpha", "leave one of them out")
     Head.check_writable(output)
-    spoken = media.read_sound(speech, SPEECH_RATE) if not isinstance(speech, Sound) else speech
-    if not len(spoken.samples):
+    if isinstance(speech, Sound):
+        spoken, lasts = pieces(speech.samples), speech.seconds
+    else:  # piece by piece: an hour of speech takes no more memory than a minute
+        spoken = (piece[:, 0] for piece in media.read_pieces(speech, SPEECH_RATE, 1))
+        lasts = media.sound_seconds(speech) or 0.0
+    first = next(spoken, None)
+    if first is None:
         raise MediaError("the speech is empty", speech, "give a sound file with speech in it")
-    frames = frames_for(max(len(spoken.samples), LEAST))
+    spoken = itertools.chain([first], spoken)
+    frames = frames_for(max(round(lasts * SPEECH_RATE), LEAST))
     size = head.camera.width
     source = media.open_clip(paste_back) if paste_back else None
     width, height = (source.width, source.height) if source else (size, size)
@@ -400,7 +405,7 @@ def speak(
     began = time.perf_counter()
     done = 0
     with media.VideoWriter(
-        output, width, height, fps=FPS, sound=speech if not isinstance(speech, Sound) else spoken, metadata=metadata,
+        output, width, height, fps=FPS, sound=speech, metadata=metadata,
         alpha=alpha,
     ) as video:  # fmt: skip
         behind = PasteBack(source, head, options) if source else None

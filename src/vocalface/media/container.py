@@ -45,7 +45,7 @@ def open_container(path: Path | str) -> av.container.InputContainer:
 def picture_stream(container: av.container.InputContainer) -> av.VideoStream | None:
     """The first stream of moving pictures; the cover of a song is none."""
     for stream in container.streams.video:
-        if not int(stream.disposition) & ATTACHED:
+        if not stream.disposition.value & ATTACHED:
             return stream
     return None
 

@@ -61,6 +61,15 @@ def read_pieces(path: Path | str, rate: int, channels: int, start: float | None 
                 yield kept
 
 
+def sound_seconds(path: Path | str) -> float | None:
+    """How long the sound says it lasts, s, without decoding it; None when the container does not know."""
+    with open_container(path) as container:
+        stream = next(iter(container.streams.audio), None)
+        if stream is not None and stream.duration:
+            return float(stream.duration * stream.time_base)
+        return container.duration / 1e6 if container.duration else None
+
+
 def picture_start(path: Path | str) -> float | None:
     """When the first frame of a video is shown on the clock of its sound, s; None for sound alone."""
     from vocalface.media.clip import Clip
