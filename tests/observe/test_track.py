@@ -221,6 +221,59 @@ def test_a_folder_moves_with_its_clip_and_refuses_what_is_torn(tmp_path):
         store.load(header.parent)
 
 
+def test_the_source_is_known_by_its_content(tmp_path):
+    obs, *_ = make(tmp_path / "a")
+    clip = tmp_path / "a" / "clip.mp4"
+    clip.rename(tmp_path / "a" / "renamed.mp4")
+    assert store.load(obs.folder).clip.name == "renamed.mp4"
+    clip.write_bytes(b"another video under the old name")
+    assert store.load(obs.folder).clip.name == "renamed.mp4"
+    (tmp_path / "a" / "renamed.mp4").unlink()
+    with pytest.raises(ObservationsError, match="altered"):
+        store.load(obs.folder)
+
+
+def test_every_damage_has_its_message(tmp_path):
+    with pytest.raises(ObservationsError, match="no such folder"):
+        store.load(tmp_path / "absent")
+    folder = make(tmp_path / "a")[0].folder
+    track, header = (folder / "track.npz").read_bytes(), (folder / "observations.json").read_text()
+    (folder / "track.npz").write_bytes(track[: len(track) // 2])
+    with pytest.raises(ObservationsError, match="damaged"):
+        store.load(folder)
+    (folder / "track.npz").write_bytes(track)
+    for text in ("[1, 2]", "{", json.dumps({**json.loads(header), "crop": None})):
+        (folder / "observations.json").write_text(text)
+        with pytest.raises(ObservationsError, match=r"cannot be read|damaged"):
+            store.load(folder)
+    (folder / "observations.json").write_text(json.dumps({**json.loads(header), "frames": 31}))
+    with pytest.raises(ObservationsError, match="expected"):
+        store.load(folder)
+    (folder / "observations.json").write_text(header)
+    (folder / "labels.mkv").unlink()
+    with pytest.raises(ObservationsError, match=r"labels\.mkv missing"):
+        store.load(folder)
+
+
+def test_layers_and_track_must_be_equally_long_and_leave_nothing(tmp_path):
+    obs, *_ = make(tmp_path / "a")
+    writer = store.ObservationsWriter(tmp_path / "b.obs", 64)
+    blank = np.zeros((64, 64), np.uint8)
+    writer.add(blank, blank, np.zeros((64, 64, 4), np.uint8))
+    with pytest.raises(ObservationsError, match="1 frames of layers, 30 rows"):
+        writer.finish(clip=obs.clip, clip_hash="", crop=obs.crop, camera=obs.camera, track=obs.track, plate=obs.plates)
+    assert not list((tmp_path / "b.obs").iterdir())
+
+
+def test_a_source_that_ends_early_is_said(tmp_path):
+    obs, *_ = make(tmp_path / "a")
+    with media.VideoWriter(obs.clip, 64, 64) as video:
+        for _ in range(20):
+            video.write(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(ObservationsError, match="frame 20 of 30"):
+        list(store.frames(obs))
+
+
 def test_opengl_poses_project_as_opencv_ones():
     rng = np.random.default_rng(0)
     w2c = poses(20)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,12 +69,21 @@ class ObservationsWriter:
         self, *, clip: Path, clip_hash: str, crop: CropBox, camera: Camera, track: FaceTrack, plate: np.ndarray,
         shots: list[tuple[int, int]] | None = None, info: dict | None = None,
     ) -> Observations:  # fmt: skip
-        for writer in self.writers.values():
-            writer.__exit__(None, None, None)
+        """Close the layers, write the rest and, last of all, the header that makes the folder count.
+
+        Args:
+            plate: [S, S, 3], or [P, S, S, 3] for one of each shot.
+
+        Raises:
+            ObservationsError: the layers and the track are not equally long. OutputError: the disk is full.
+        """
         if self.count != len(track):
+            self.abort()
             raise ObservationsError(
                 f"{self.count} frames of layers, {len(track)} rows of the track", self.folder, "observe the clip again"
             )
+        for writer in self.writers.values():
+            writer.__exit__(None, None, None)
         plates = np.asarray(plate) if np.ndim(plate) == 4 else np.asarray(plate)[None]
         for k, picture in enumerate(plates):
             media.write_image(self.folder / f"plate_{k}.png", picture)
@@ -81,74 +91,107 @@ class ObservationsWriter:
         clip = Path(clip)
         header = {
             "schema": SCHEMA, "source": os.path.relpath(clip, self.folder), "source_absolute": str(clip.resolve()),
-            "source_sha256": clip_hash, "frames": len(track), "size": self.size, "crop": [crop.x, crop.y, crop.side],
-            "camera": [camera.fx, camera.fy, camera.cx, camera.cy], "plates": len(plates),
-            "shots": shots or [(0, len(track))], "info": info or {},
+            "source_sha256": clip_hash, "source_bytes": clip.stat().st_size, "frames": len(track), "size": self.size,
+            "crop": [crop.x, crop.y, crop.side], "camera": [camera.fx, camera.fy, camera.cx, camera.cy],
+            "plates": len(plates), "shots": shots or [(0, len(track))], "info": info or {},
         }  # fmt: skip
         part = self.folder / ".observations.json.part"
-        part.write_text(json.dumps(header, indent=1))
-        os.replace(part, self.folder / "observations.json")
+        try:
+            part.write_text(json.dumps(header, indent=1))
+            os.replace(part, self.folder / "observations.json")
+        except OSError as error:
+            raise OutputError(f"cannot write ({error.strerror})", self.folder, "free some disk space") from error
         return load(self.folder)
 
 
-def save_track(path: Path, track: FaceTrack, **more: np.ndarray) -> None:
+def save_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write an .npz that appears only when it is whole. Raises OutputError."""
+    part = path.with_name(f".{path.stem}.part.npz")
+    try:
+        np.savez_compressed(part, **arrays)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"cannot write ({error.strerror})", path, "free some disk space") from error
+
+
+def save_track(path: Path, track: FaceTrack) -> None:
     """Write a track atomically."""
-    part = path.with_name(f".{path.name}.part.npz")
-    np.savez_compressed(
-        part, valid=track.valid, landmarks=track.landmarks.astype(np.float32),
-        blendshapes=track.blendshapes.astype(np.float32), action_units=track.action_units.astype(np.float32),
-        head_pose=track.head_pose.astype(np.float32), **more,
-    )  # fmt: skip
-    os.replace(part, path)
+    save_arrays(path, **{k: v if k == "valid" else v.astype(np.float32) for k, v in vars(track).items()})
+
+
+SHAPES = {
+    "valid": (), "landmarks": (478, 3), "blendshapes": (52,), "action_units": (17,), "head_pose": (4, 4),
+}  # fmt: skip
+"""Shape of a row of each array of a track."""
 
 
 def load(folder: Path | str) -> Observations:
     """Open a folder. Raises ObservationsError when it is not whole or its source is gone."""
     folder = Path(folder)
+    again = "vocalface observe CLIP"
+    if not folder.is_dir():
+        raise ObservationsError("no such folder of observations", folder, again)
     try:
         header = json.loads((folder / "observations.json").read_text())
-        data = np.load(folder / "track.npz")
-        track = FaceTrack(*(data[k] for k in ("valid", "landmarks", "blendshapes", "action_units", "head_pose")))
-    except (OSError, ValueError, KeyError) as error:
-        raise ObservationsError("not a whole folder of observations", folder, "vocalface observe CLIP") from error
-    if header.get("schema", 0) > SCHEMA:
+        newer = header.get("schema", 0) > SCHEMA
+    except FileNotFoundError as error:
+        raise ObservationsError("not a whole folder of observations (interrupted?)", folder, again) from error
+    except (OSError, ValueError, AttributeError) as error:
+        raise ObservationsError("observations.json cannot be read", folder, again) from error
+    if newer:
         raise ObservationsError("written by a newer version", folder, "pip install -U vocalface")
-    if len(track) != header["frames"] or any(len(v) != len(track) for v in vars(track).values()):
-        raise ObservationsError(
-            f"the track has {len(track)} rows, the header says {header['frames']}", folder, "observe the clip again"
-        )
-    missing = [n for n in LAYERS if not (folder / f"{n}.mkv").exists()]
+    missing = [n for n in ("track.npz", *(f"{n}.mkv" for n in LAYERS)) if not (folder / n).is_file()]
     if missing:
-        raise ObservationsError(f"layers are missing: {', '.join(missing)}", folder, "observe the clip again")
-    size = header["size"]
-    plates = np.stack([media.read_image(folder / f"plate_{k}.png") for k in range(header["plates"])])
-    return Observations(
-        folder, _source(folder, header), header["source_sha256"], CropBox(*header["crop"]), size,
-        Camera(*header["camera"], size, size), track, plates,
-        [tuple(s) for s in header["shots"]], header["info"],
-    )  # fmt: skip
+        raise ObservationsError(f"not a whole folder: {', '.join(missing)} missing", folder, again)
+    try:
+        with np.load(folder / "track.npz") as data:
+            track = FaceTrack(**{k: data[k] for k in SHAPES})
+        rows, size, crop = int(header["frames"]), int(header["size"]), CropBox(*header["crop"])
+        camera = Camera(*header["camera"], size, size)
+        shots, info, content = [tuple(s) for s in header["shots"]], dict(header["info"]), header["source_sha256"]
+        plates = [folder / f"plate_{k}.png" for k in range(header["plates"])]
+        source = _source(folder, header)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise ObservationsError("not a whole folder of observations (damaged)", folder, again) from error
+    for name, shape in SHAPES.items():
+        if getattr(track, name).shape != (rows, *shape):
+            raise ObservationsError(
+                f"{name} is {getattr(track, name).shape}, expected {(rows, *shape)}", folder / "track.npz", again
+            )
+    pictures = [media.read_image(p) for p in plates]
+    if not plates or any(p.shape != (size, size, 3) for p in pictures):
+        raise ObservationsError(f"a plate is missing or not {size}x{size}", folder, again)
+    return Observations(folder, source, content, crop, size, camera, track, np.stack(pictures), shots, info)
 
 
 def _source(folder: Path, header: dict) -> Path:
-    """The source where it was, or beside the folder under its old name."""
-    for path in (
-        folder / header["source"], Path(header["source_absolute"]), folder.parent / Path(header["source"]).name,
-        folder / Path(header["source"]).name,
-    ):  # fmt: skip
-        if path.is_file():
+    """The source where it was; else beside the folder, by name or, under another name, by content."""
+    name, content, length = Path(header["source"]).name, header["source_sha256"], header.get("source_bytes")
+    for path in (folder / header["source"], Path(header["source_absolute"]), folder.parent / name, folder / name):
+        if path.is_file() and length in (None, path.stat().st_size):
+            return path.resolve()
+    for path in sorted(folder.parent.iterdir()):
+        if path.is_file() and path.stat().st_size == length and file_hash(path) == content:
             return path.resolve()
     raise ObservationsError(
-        "the source video is gone", header["source_absolute"], f"put it back, or beside {folder.name}"
-    )
+        "the source video is gone or was altered", header["source_absolute"],
+        f"put {name} back, or beside {folder.name}",
+    )  # fmt: skip
 
 
 def frames(obs: Observations, start: int = 0, stop: int | None = None) -> Iterator[ObservedFrame]:
-    """Frames [start, stop) with their layers, in constant memory."""
+    """Frames [start, stop) with their layers, in constant memory.
+
+    Raises:
+        ObservationsError: the source or a layer ends too early.
+    """
     stop = len(obs) if stop is None else min(stop, len(obs))
     offset = int(obs.info.get("start_frame", 0))
     view = media.open_clip(obs.clip).at(25)
     layers = zip(*(media.read_layer(obs.folder / f"{n}.mkv", start, stop) for n in LAYERS))
     images = view.iterate(start + offset, stop + offset)
+    index = start - 1
     for index, (image, (labels, alpha, torso, torso_alpha)) in enumerate(zip(images, layers), start):
         weight = torso_alpha[..., None].astype(np.uint16)
         behind = (
@@ -158,3 +201,5 @@ def frames(obs: Observations, start: int = 0, stop: int | None = None) -> Iterat
             index, media.crop(image, obs.crop, obs.size), labels, alpha, np.dstack([torso, torso_alpha]),
             behind.astype(np.uint8),
         )  # fmt: skip
+    if index + 1 < stop:
+        raise ObservationsError(f"frame {index + 1} of {stop} cannot be read", obs.folder, "observe the clip again")
