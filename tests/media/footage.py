@@ -10,8 +10,8 @@ MS = Fraction(1, 1000)
 
 
 def write_clip(
-    path, times, *, levels=None, images=None, size=(64, 48), codec="libx264", pix_fmt="yuv420p", rotation=None,
-    matrix=None, aspect=None, tags=None, sound=None, options=None, last=None,
+    path, times, *, levels=None, images=None, size=(64, 48), codec="libx264", pix_fmt="yuv420p",
+    aspect=None, tags=None, sound=None, options=None, last=None,
 ):  # fmt: skip
     """A clip whose frame k, a flat gray of levels[k] or images[k], is shown from times[k] s on.
 
@@ -30,10 +30,6 @@ def write_clip(
             setattr(stream.codec_context, name, value)
         if aspect:
             stream.codec_context.sample_aspect_ratio = aspect
-        if rotation is not None:
-            stream.set_display_rotation(rotation)
-        if matrix is not None:
-            stream.set_display_matrix(*matrix) if isinstance(matrix, tuple) else stream.set_display_matrix(matrix)
         packets = []
         if sound is not None:
             packets += _sound_packets(out, *sound)
@@ -50,6 +46,16 @@ def write_clip(
         packets += stream.encode(None)
         for packet in sorted(packets, key=lambda p: p.dts * p.time_base if p.dts is not None else 0):
             out.mux(packet)
+    return path
+
+
+def show_through(path, matrix):
+    """Put a display matrix [2, 2], (x, y) stored -> shown, into the header of an MP4's track."""
+    (a, b), (c, d) = np.asarray(matrix) * 65536
+    data = path.read_bytes()
+    at = data.index(b"tkhd") + 4 + 40
+    values = np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], ">i4").tobytes()
+    path.write_bytes(data[:at] + values + data[at + len(values) :])
     return path
 
 
