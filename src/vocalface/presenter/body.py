@@ -66,10 +66,10 @@ def eye_point(eye: int, angles: np.ndarray, radius: float = surface.EYE_RADIUS) 
 
 def eyeball(eye: int) -> tuple[Part, np.ndarray]:
     """The front of an eyeball, and its vertices' angles [V, 2] rad; the gaze moves the texture over it."""
-    right, up = np.meshgrid(np.linspace(-1.45, 1.45, 37), np.linspace(0.75, -0.75, 21))
+    right, up = np.meshgrid(np.linspace(-1.45, 1.45, 31), np.linspace(0.75, -0.75, 17))
     angles = np.stack([right, up], -1).reshape(-1, 2)
     vertices = eye_point(eye, angles, surface.EYE_RADIUS * 0.998)
-    return Part(f"eye{eye}", vertices, grid_faces(21, 37), FACE, sheen=(0.10, 60)), angles
+    return Part(f"eye{eye}", vertices, grid_faces(17, 31), FACE, sheen=(0.10, 60)), angles
 
 
 def eye_texture(color: np.ndarray, rng: np.random.Generator, size: int = 256) -> np.ndarray:
@@ -118,7 +118,7 @@ def teeth(upper: bool) -> Part:
         widths = np.array([5.3, 5.8, 6.6, 6.9, 7.0, 10.0]) * 1e-3
         lengths, edges = np.array([8.6, 8.7, 9.2, 8.2, 7.8, 7.4]), np.array([0.15, 0.1, 0.0, 0.7, 1.1, 1.5])
         front, level = 0.0858, MOUTH_LEVEL - 0.0008
-    per = 11  # columns a tooth
+    per = 9  # columns a tooth
     local = np.linspace(-1, 1, per)
     starts = np.concatenate([[0], np.cumsum(widths)])
     along = np.concatenate([starts[i] + (local + 1) / 2 * widths[i] for i in range(6)])
@@ -132,7 +132,7 @@ def teeth(upper: bool) -> Part:
     xs = np.linspace(0, 0.032, 400)
     arc = np.concatenate([[0], np.cumsum(np.hypot(np.diff(xs), np.diff(_arch(xs))))])
     x = np.sign(along) * np.interp(np.abs(along), arc, xs)
-    down = np.linspace(-0.32, 1, 18)[:, None]  # below 0 is gum, 1 is the biting edge
+    down = np.linspace(-0.32, 1, 13)[:, None]  # below 0 is gum, 1 is the biting edge
     length = lengths[tooth] * 1e-3
     edge = edges[tooth] * 1e-3 + 0.0009 * np.abs(across) ** 5
     point = np.where(tooth == 2, 0.0007 * np.abs(across), 0)
@@ -152,7 +152,7 @@ def teeth(upper: bool) -> Part:
     seam = (1 - 0.55 * np.abs(across) ** 9)[None, :, None]
     tint = np.where((down < 0)[..., None], np.array([0.50, 0.20, 0.19]), enamel * seam)
     tint = tint * (1 - 0.82 * smoothstep(0.009, 0.027, np.abs(x)))[None, :, None]  # the cheeks shade the back
-    faces = grid_faces(18, len(x), flip=not upper)
+    faces = grid_faces(13, len(x), flip=not upper)
     name, carrier = ("teeth_upper", "head") if upper else ("teeth_lower", "jaw")
     return Part(name, vertices, faces, MOUTH, carrier, np.asarray(tint).reshape(-1, 3), sheen=(0.16, 30))
 
@@ -256,7 +256,7 @@ def torso_surface(angle: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def neck(skin_texture: np.ndarray) -> Part:
     """The skin of neck and chest."""
-    rows, columns = 44, 49
+    rows, columns = 32, 41
     angle, y = np.meshgrid(np.linspace(-1.75, 1.75, columns), np.linspace(-0.052, -0.235, rows))
     vertices = torso_surface(angle, y)
     uv = np.stack([(angle + 1.75) / 3.5, (y + 0.052) / -0.183], -1)
@@ -284,7 +284,7 @@ def neckline(angle: np.ndarray, depth: float, pointed: float) -> np.ndarray:
 
 def garment(depth: float, pointed: float, texture: np.ndarray, rng: np.random.Generator) -> list[Part]:
     """A knitted garment and the band of its neck."""
-    rows, columns = 40, 97
+    rows, columns = 29, 73
     t, angle = np.meshgrid(np.linspace(0, 1, rows), np.linspace(-1.75, 1.75, columns), indexing="ij")
     top = neckline(angle, depth, pointed)
     y = top + (-0.320 - top) * t
@@ -302,7 +302,7 @@ def garment(depth: float, pointed: float, texture: np.ndarray, rng: np.random.Ge
     uv = np.stack([(angle + 1.75) / 3.5, t], -1).reshape(-1, 2)
     cloth = Part("garment", p.reshape(-1, 3), grid_faces(rows, columns), TORSO, "torso", None, uv, texture)
     # The band: a tube along the neckline.
-    k = 13
+    k = 9
     turn = np.linspace(-0.9, np.pi + 0.5, k)
     a = np.linspace(-1.75, 1.75, columns)
     centre = torso_surface(a, neckline(a, depth, pointed)) + out[0] * 0.0030
@@ -312,7 +312,7 @@ def garment(depth: float, pointed: float, texture: np.ndarray, rng: np.random.Ge
     over /= np.linalg.norm(over, axis=1, keepdims=True)
     over *= np.sign(over[:, 1:2])
     ring = centre + 0.0062 * np.cos(turn)[:, None, None] * -over + 0.0034 * np.sin(turn)[:, None, None] * out[0]
-    ribs = 0.80 + 0.20 * np.sin(np.arange(columns) * 1.9)[None, :, None] ** 2
+    ribs = 0.80 + 0.20 * np.sin(np.arange(columns) * 1.4)[None, :, None] ** 2
     mean = (texture[..., :3].reshape(-1, 3) ** 2).mean(0)
     tint = np.broadcast_to(mean * 0.92 * ribs, (k, columns, 3)).reshape(-1, 3)
     band = Part("band", ring.reshape(-1, 3), grid_faces(k, columns, flip=True), TORSO, "torso", tint)

@@ -215,7 +215,7 @@ def _fill(holes: list[np.ndarray]) -> np.ndarray:
 
     nose = hexagons(-0.28, 0.28, -0.34, 0.30, 0.017)
     front = hexagons(-0.84, 0.84, -1.02, 0.80, 0.030)
-    rest = hexagons(-2.1, 2.1, -1.10, 1.30, 0.060)
+    rest = hexagons(-1.95, 1.95, -1.10, 1.30, 0.065)
     in_nose = (np.abs(front[:, 0]) < 0.30) & (front[:, 1] > -0.36) & (front[:, 1] < 0.32)
     in_front = (np.abs(rest[:, 0]) < 0.87) & (rest[:, 1] > -1.04) & (rest[:, 1] < 0.83)
     points = np.concatenate([nose, front[~in_nose], rest[~in_front]])

@@ -138,9 +138,9 @@ def long_hair(color: np.ndarray, textures, rng: np.random.Generator, *, length: 
         shells.append(Part(f"hair_under{int(s)}", flat, faces, HAIR, tint=tint, normals=normals))
     # Outer locks first: what they hide need not be looked up. The back is never seen.
     parts = []
-    for layer, (count, low, high, half) in ((1, (46, 0.003, 0.008, 0.0070)), (0, (26, 0.000, 0.003, 0.0095))):
+    for layer, (count, low, high, half) in ((1, (40, 0.003, 0.008, 0.0068)), (0, (20, 0.000, 0.003, 0.0095))):
         for s in (-1.0, 1.0):
-            a = np.clip(np.linspace(-0.01, 0.66, count) + rng.normal(0, 0.007, count), 0, 0.7)
+            a = np.clip(np.linspace(-0.01, 0.58, count) + rng.normal(0, 0.007, count), 0, 0.6)
             lift = rng.uniform(low, high, count)
             order = np.argsort(-lift)
             a, lift = a[order], lift[order]

@@ -4,6 +4,8 @@
 // sample the nearest triangle (depth, barycentrics), then shades each visible sample once and averages.
 // No -ffast-math; all shared values are computed in float32 by the same steps as in the reference.
 
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors never cross a library border
+
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -14,13 +16,17 @@
 
 namespace {
 
+const float kNone[3] = {0, 0, 0};
 constexpr float kNear = 0.01f;
 constexpr float kSlack = -1e-5f;  // neighbours overlap by this, lest rounding leave a gap between them
 constexpr int kBandRows = 16;  // pixel rows a band
 
-constexpr int kLanes = 8;  // samples of a row that are tested at once
+constexpr int kLanes = 8;   // samples of a row that are tested at once
+constexpr int kU = 3, kV = 7;  // where texture coordinates lie in a vertex's paint
 typedef float Lanes __attribute__((vector_size(4 * kLanes)));
 typedef int32_t Flags __attribute__((vector_size(4 * kLanes)));
+typedef float Color __attribute__((vector_size(16)));
+typedef uint8_t Bytes __attribute__((vector_size(4)));
 const Lanes kCount = {0, 1, 2, 3, 4, 5, 6, 7};
 const Flags kBits = {1, 2, 4, 8, 16, 32, 64, 128};
 
@@ -28,9 +34,7 @@ struct Mesh {
     const float* xyz;        // [V,3] camera space, metres
     const int32_t* faces;    // [F,3]
     const uint8_t* labels;   // [F]
-    const float* light;      // [V,3]
-    const float* gloss;      // [V,3] or null
-    const float* uv;         // [V,2] texels, or null
+    const Lanes* paint;      // [V] light (3), u, gloss (3), v; u and v in texels
     const uint8_t* cutout;   // [F] 1: the texture's alpha cuts holes; or null
     int vertices, count;
 };
@@ -63,21 +67,21 @@ struct Hit {
     float a, b;  // perspective-correct weights of the second and third vertex
 };
 
-inline void texel(const Texture& t, float u, float v, float out[4]) {
+inline Color texel(const Texture& t, float u, float v) {
     u = std::min(std::max(u - 0.5f, 0.0f), float(t.width - 1));
     v = std::min(std::max(v - 0.5f, 0.0f), float(t.height - 1));
     const int x0 = int(u), y0 = int(v);
     const int x1 = std::min(x0 + 1, t.width - 1), y1 = std::min(y0 + 1, t.height - 1);
     const float fu = u - float(x0), fv = v - float(y0);
-    const uint8_t* p00 = t.rgba + 4 * (size_t(y0) * t.width + x0);
-    const uint8_t* p01 = t.rgba + 4 * (size_t(y0) * t.width + x1);
-    const uint8_t* p10 = t.rgba + 4 * (size_t(y1) * t.width + x0);
-    const uint8_t* p11 = t.rgba + 4 * (size_t(y1) * t.width + x1);
-    for (int c = 0; c < 4; ++c) {
-        const float top = float(p00[c]) + fu * (float(p01[c]) - float(p00[c]));
-        const float bottom = float(p10[c]) + fu * (float(p11[c]) - float(p10[c]));
-        out[c] = (top + fv * (bottom - top)) * (1.0f / 255.0f);
-    }
+    const auto at = [&](int y, int x) {
+        Bytes bytes;
+        std::memcpy(&bytes, t.rgba + 4 * (size_t(y) * t.width + x), sizeof bytes);
+        return __builtin_convertvector(bytes, Color);
+    };
+    const Color left = at(y0, x0), below = at(y1, x0);
+    const Color top = left + fu * (at(y0, x1) - left);
+    const Color bottom = below + fu * (at(y1, x1) - below);
+    return (top + fv * (bottom - top)) * (1.0f / 255.0f);
 }
 
 // Whether the nearest texel is there.
@@ -87,9 +91,10 @@ inline bool solid(const Texture& t, float u, float v) {
     return t.rgba[4 * (size_t(y) * t.width + x) + 3] >= 128;
 }
 
-inline float mix(const float* values, int stride, int channel, const int32_t* f, const Hit& h) {
-    const float first = values[stride * f[0] + channel];
-    return first + h.a * (values[stride * f[1] + channel] - first) + h.b * (values[stride * f[2] + channel] - first);
+// The vertices' values at a hit.
+inline Lanes mix(const Mesh& m, const int32_t* f, const Hit& h) {
+    const Lanes first = m.paint[f[0]];
+    return first + h.a * (m.paint[f[1]] - first) + h.b * (m.paint[f[2]] - first);
 }
 
 void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector<Projected>& points,
@@ -123,10 +128,11 @@ void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector
             // Where the row can be inside: between the edges' crossings, with a sample to spare on either side.
             float lowest = 1e9f, highest = -1e9f;
             for (int k = 0; k < 3; ++k) {
-                if ((corner[k]->y > py) == (corner[k + 1]->y > py)) continue;
+                const bool crosses = (corner[k]->y > py) != (corner[k + 1]->y > py);  // selected, not branched on
                 const float x = (corner[k]->x + (py - corner[k]->y) * slope[k]) * s - 0.5f;
-                lowest = std::min(lowest, x), highest = std::max(highest, x);
+                lowest = std::min(lowest, crosses ? x : 1e9f), highest = std::max(highest, crosses ? x : -1e9f);
             }
+            if (lowest > highest) continue;
             const int from_x = std::max(x_begin, int(std::max(lowest, -1.0f)) - 1);
             const int to_x = std::min(x_end, int(std::min(highest, float(width))) + 2);
             const float across = p2.y - p0.y, along = p1.y - p0.y, dy = py - p0.y;
@@ -147,7 +153,10 @@ void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector
                     const int k = __builtin_ctz(bits);
                     const float z = 1.0f / inverse_z[k];
                     const Hit hit{face, w1[k] * p1.inverse_z * z, w2[k] * p2.inverse_z * z};
-                    if (cut && !solid(*t, mix(m.uv, 2, 0, f, hit), mix(m.uv, 2, 1, f, hit))) continue;
+                    if (cut) {
+                        const Lanes at = mix(m, f, hit);
+                        if (!solid(*t, at[kU], at[kV])) continue;
+                    }
                     nearest[row + k] = inverse_z[k];
                     hits[row + k] = hit;
                 }
@@ -157,38 +166,51 @@ void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector
     const float share = 1.0f / float(s * s);
     for (int y = 0; y < rows; ++y) {
         for (int x = 0; x < v.width; ++x) {
-            float color[3] = {0, 0, 0}, alpha = 0, deepest = 0;
+            const size_t at = size_t(first_row + y) * v.width + x;
+            bool empty = true;
+            for (int k = 0; k < s * s && empty; ++k)
+                empty = hits[size_t(y * s + k / s) * width + x * s + k % s].face < 0;
+            if (empty) {
+                out.color[3 * at] = out.color[3 * at + 1] = out.color[3 * at + 2] = 0;
+                out.alpha[at] = out.depth[at] = 0, out.labels[at] = 0;
+                continue;
+            }
+            Color color = {0, 0, 0, 0};
+            float alpha = 0, deepest = 0;
             int counts[32] = {0};
             for (int k = 0; k < s * s; ++k) {
-                const size_t at = size_t(y * s + k / s) * width + x * s + k % s;
-                const Hit& hit = hits[at];
+                const size_t sample = size_t(y * s + k / s) * width + x * s + k % s;
+                const Hit& hit = hits[sample];
                 if (hit.face < 0) {
                     ++counts[0];
                     continue;
                 }
-                deepest = std::max(deepest, nearest[at]);
+                deepest = std::max(deepest, nearest[sample]);
                 const int label = m.labels[hit.face] & 31;  // labels are below 32
                 ++counts[label];
                 if (!(v.keep >> label & 1u)) continue;
                 const int32_t* f = m.faces + 3 * hit.face;
-                float rgba[4] = {1, 1, 1, 1};
-                if (t) texel(*t, mix(m.uv, 2, 0, f, hit), mix(m.uv, 2, 1, f, hit), rgba);
-                for (int c = 0; c < 3; ++c) {
-                    float value = rgba[c] * rgba[c] * mix(m.light, 3, c, f, hit);
-                    if (m.gloss) value += mix(m.gloss, 3, c, f, hit);
-                    if (v.encode) value = std::sqrt(std::min(std::max(value, 0.0f), 1.0f));
-                    color[c] += value;
+                const Lanes at_hit = mix(m, f, hit);
+                Color value = {at_hit[0], at_hit[1], at_hit[2], 0};
+                if (t) {
+                    const Color albedo = texel(*t, at_hit[kU], at_hit[kV]);
+                    value *= albedo * albedo;
                 }
+                value += Color{at_hit[4], at_hit[5], at_hit[6], 0};
+                if (v.encode)
+                    for (int c = 0; c < 3; ++c) value[c] = std::sqrt(std::min(std::max(value[c], 0.0f), 1.0f));
+                color += value;
                 alpha += 1.0f;
             }
-            const size_t at = size_t(first_row + y) * v.width + x;
             for (int c = 0; c < 3; ++c) out.color[3 * at + c] = color[c] * share;
             out.alpha[at] = alpha * share;
             out.depth[at] = deepest > 0 ? 1.0f / deepest : 0.0f;
-            int best = 0;
-            if (counts[0] < s * s)
-                for (int l = 1; l < 32; ++l)
-                    if (counts[l] > counts[best]) best = l;
+            int best = counts[0] ? 0 : 31;
+            for (int k = 0; k < s * s; ++k) {  // the most frequent; the lower of equals
+                const Hit& hit = hits[size_t(y * s + k / s) * width + x * s + k % s];
+                const int label = hit.face < 0 ? 0 : m.labels[hit.face] & 31;
+                if (counts[label] > counts[best] || (counts[label] == counts[best] && label < best)) best = label;
+            }
             out.labels[at] = uint8_t(best);
         }
     }
@@ -205,7 +227,12 @@ int vf_mesh_render(const float* xyz, int vertices, const int32_t* faces, const u
                    int texture_width, float fx, float fy, float cx, float cy, int width, int height, int samples,
                    uint32_t keep, int encode, int threads, float* color, float* alpha, uint8_t* label_map,
                    float* depth) {
-    const Mesh mesh{xyz, faces, labels, light, gloss, uv, texture ? cutout : nullptr, vertices, count};
+    std::vector<Lanes> paint(vertices);
+    for (int i = 0; i < vertices; ++i) {
+        const float *l = light + 3 * i, *g = gloss ? gloss + 3 * i : kNone, *at = uv ? uv + 2 * i : kNone;
+        paint[i] = Lanes{l[0], l[1], l[2], at[0], g[0], g[1], g[2], at[1]};
+    }
+    const Mesh mesh{xyz, faces, labels, paint.data(), texture ? cutout : nullptr, vertices, count};
     const Texture image{texture, texture_height, texture_width};
     const View view{fx, fy, cx, cy, width, height, samples, keep, encode};
     const Output out{color, alpha, label_map, depth};
