@@ -202,11 +202,11 @@ def face_texture(looks: Looks, rng: np.random.Generator, size: int) -> np.ndarra
     color = color * (1 - edge) + rose * edge
 
     # Brows.
-    soft = gaussian_filter(_strokes(_brow_lines(rng, 500, 0.0030), np.ones(1000), height, width, 0.30), 0.0012 * texel)
-    count = 430
-    ink = _strokes(
-        _brow_lines(rng, count, 0.0036), rng.uniform(0.35, 1, 2 * count), height, width, 0.55 * 512 / max(size, 200)
+    soft = gaussian_filter(
+        _strokes(_brow_lines(rng, 500, 0.0030), np.ones(1000), height, width, 0.30 * size / 512), 0.0012 * texel
     )
+    count = 430
+    ink = _strokes(_brow_lines(rng, count, 0.0036), rng.uniform(0.35, 1, 2 * count), height, width, 0.55 * size / 512)
     ink = np.clip(0.62 * soft + 0.85 * ink, 0, 0.95)[..., None]
     color = color * (1 - ink) + looks.brows * ink
 
