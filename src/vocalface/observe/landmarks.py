@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,15 +137,20 @@ def distinct(faces: list[Face]) -> list[Face]:
     return kept
 
 
-def scan(clip: media.Clip, landmarker: Landmarker, samples: int = 48) -> list[tuple[int, list[Face]]]:
-    """Faces in evenly spaced frames of the 25 fps view."""
+def scan(
+    clip: media.Clip, landmarker: Landmarker, mark: Callable[[np.ndarray], np.ndarray],
+    tell: Callable[[int], None] = lambda done: None, samples: int = 48,
+) -> tuple[list[tuple[int, list[Face]]], list[np.ndarray]]:  # fmt: skip
+    """Faces in evenly spaced frames of the 25 fps view, and `mark` of every frame."""
     view = clip.at(25)
     step = max(1, len(view) // samples)
-    out = []
+    found, marks = [], []
     for i, image in enumerate(view):
+        marks.append(mark(image))
         if i % step == 0:
-            out.append((i, landmarker.search(image)))
-    return out
+            found.append((i, landmarker.search(image)))
+        tell(i + 1)
+    return found, marks
 
 
 def choose(found: list[tuple[int, list[Face]]], which: str, path: object) -> np.ndarray:
@@ -178,17 +183,19 @@ def choose(found: list[tuple[int, list[Face]]], which: str, path: object) -> np.
 
 
 def automatic_crop(boxes: np.ndarray, width: int, height: int) -> CropBox:
-    """A square around head and shoulders: side 2.2 faces, inside the frame where it can be.
+    """A square around head and shoulders: side 2.2 faces or more, inside the frame where it can be.
 
-    The whole frame is kept when it is already a portrait square.
+    It leaves room for the hair above and the neck below wherever the face moves. The whole frame is kept when it is
+    already a portrait square.
     """
     low, high = np.percentile(boxes[:, :2], 5, axis=0), np.percentile(boxes[:, 2:], 95, axis=0)
     face = float(np.median(boxes[:, 3] - boxes[:, 1]))
-    wish = max(2.2 * face, 1.25 * float((high - low).max()))
+    low, high = low - np.array([0.4, 0.55]) * face, high + np.array([0.4, 0.45]) * face
+    wish = max(2.2 * face, float((high - low).max()))
     if width == height and wish > 0.6 * width:
         return CropBox(0, 0, width)
     side = int(min(wish, width, height)) // 2 * 2
-    centre = (low + high) / 2 + np.array([0, 0.06 * face])
+    centre = (low + high) / 2
     x = np.clip(round(centre[0] - side / 2), 0, width - side)
     y = np.clip(round(centre[1] - side / 2), 0, height - side)
     return CropBox(float(x), float(y), float(side))

@@ -47,5 +47,6 @@ def segments(shot: tuple[int, int], jumps: list[int]) -> list[tuple[int, int]]:
     return [(a - shot[0], b - shot[0]) for a, b in itertools.pairwise(edges)]
 
 
-def longest(shots: list[tuple[int, int]]) -> tuple[int, int]:
-    return max(shots, key=lambda s: s[1] - s[0])
+def best(shots: list[tuple[int, int]], faces: list[int]) -> tuple[int, int]:
+    """The shot that holds most of the sampled frames with a face, the longer one of equals."""
+    return max(shots, key=lambda s: (sum(s[0] <= i < s[1] for i in faces), s[1] - s[0]))

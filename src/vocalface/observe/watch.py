@@ -6,13 +6,14 @@ import contextlib
 import json
 import os
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from vocalface import media
-from vocalface.errors import FaceError, OutputError
+from vocalface.errors import FaceError, ObservationsError, OutputError, VocalfaceError
 from vocalface.observe import action_units, landmarks, pose, shots, store
 from vocalface.observe.layers import LayerBuilder
 from vocalface.types import FPS, CropBox, FaceTrack, Observations
@@ -31,18 +32,28 @@ def observe(
     face: str = "largest",
     progress: Progress | None = None,
 ) -> Observations:
-    """Observe a clip; the folder (default CLIP.obs beside it) is reused when it holds this clip with these settings.
+    """Observe a clip; a folder that holds this clip with these settings is returned as it is.
+
+    An interrupted run goes on from the faces it had found. Without a sound track it works as well (`info` says so).
+
+    Args:
+        folder: default CLIP.obs beside the clip, or in the working folder where that one cannot be written.
+        size: S, px of the crop.
+        au_table: OpenFace's table, taken instead of the action units measured here.
+        face: "largest", or the face's number from the left.
+        progress: called with (done, total, label).
 
     Raises:
-        MediaError: no video. FaceError: no face, too small, seen in under 80 % of the frames, several of a like size.
+        MediaError: no video. FaceError: no face, too small, seen in under 80 % of the frames, several of a like size,
+        under 2 s.
         ObservationsError: a table of action units that does not fit. OutputError: the folder cannot be written.
     """
     clip = Path(clip)
     opened = media.open_clip(clip)
-    folder = Path(folder) if folder else clip.with_suffix(".obs")
+    folder = Path(folder) if folder else default_folder(clip)
     content = store.file_hash(clip)
-    key = {"version": VERSION, "sha256": content, "size": size, "face": face, "au_table": str(au_table or "")}
-    with contextlib.suppress(Exception):
+    key = {"version": VERSION, "sha256": content, "size": size, "face": face, "au_table": _table_hash(au_table)}
+    with contextlib.suppress(VocalfaceError):
         known = store.load(folder)
         if known.info.get("key") == key:
             return known
@@ -90,8 +101,22 @@ def observe(
     )  # fmt: skip
 
 
+def default_folder(clip: Path) -> Path:
+    """CLIP.obs beside the clip, or in the working folder where that one cannot be written."""
+    beside = clip.with_suffix(".obs")
+    return beside if beside.is_dir() or os.access(clip.parent, os.W_OK) else Path(beside.name)
+
+
+def _table_hash(path: Path | str | None) -> str:
+    if not path:
+        return ""
+    if not Path(path).is_file():
+        raise ObservationsError("no such table of action units", path, "check the path of --au-table")
+    return store.file_hash(path)
+
+
 class Seen:
-    """Landmarks in source px of the longest shot."""
+    """Landmarks in source px; `shot` is the one that shows the face longest, the others are not looked at."""
 
     def __init__(self, points, shapes, valid, shot, crop, total, cuts, jumps) -> None:
         self.points, self.shapes, self.valid = points, shapes, valid
@@ -102,45 +127,44 @@ class Seen:
 def _landmarks(clip: media.Clip, folder: Path, key: dict, tell: Progress) -> Seen:
     """Faces of every frame; kept in the folder, so that an interrupted run does not look twice."""
     cache = folder / "landmarks.npz"
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        data = np.load(cache)
+    with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(cache) as data:
         if json.loads(str(data["key"])) == key:
             return Seen(
                 data["points"], data["shapes"], data["valid"], data["shot"], CropBox(*data["crop"].tolist()),
                 data["total"], data["cuts"].tolist(), data["jumps"].tolist(),
             )  # fmt: skip
+    total = len(clip.at(FPS))
+    if total < 2 * FPS:
+        raise FaceError(f"the clip lasts {total / FPS:.1f} s", clip.path, "give at least 2 s, better 1 to 5 minutes")
     with landmarks.Landmarker() as landmarker:
-        found = landmarks.scan(clip, landmarker)
-        boxes = landmarks.choose(found, key["face"], clip.path)
+        found, marks = landmarks.scan(clip, landmarker, shots.signature, lambda i: tell(i, total, "shots"))
+        cuts, jumps = shots.find(marks)
+        shot = shots.best(cuts, [i for i, faces in found if faces])
+        if shot[1] - shot[0] < 2 * FPS:
+            raise FaceError(
+                f"the longest shot with a face lasts {(shot[1] - shot[0]) / FPS:.1f} s ({len(cuts)} shots)", clip.path,
+                "cut the clip to one shot of at least 2 s",
+            )  # fmt: skip
+        boxes = landmarks.choose([(i, f) for i, f in found if shot[0] <= i < shot[1]], key["face"], clip.path)
         crop = landmarks.automatic_crop(boxes, clip.width, clip.height)
         size = float(np.median(boxes[:, 3] - boxes[:, 1]))
         if size < landmarks.LEAST_FACE:
             raise FaceError(
-                f"the face is {size:.0f} px high, too small",
-                clip.path,
+                f"the face is {size:.0f} px high, too small", clip.path,
                 "give footage with a face over 60 px, better 200",
-            )
-        total = len(clip.at(FPS))
-        if total < 2 * FPS:
-            raise FaceError(
-                f"the clip lasts {total / FPS:.1f} s", clip.path, "give at least 2 s, better 1 to 5 minutes"
-            )
+            )  # fmt: skip
         points = np.zeros((total, 478, 3), np.float32)
         shapes = np.zeros((total, 52), np.float32)
         valid = np.zeros(total, bool)
-        marks = []
-        near = np.median((boxes[:, :2] + boxes[:, 2:]) / 2, axis=0)
+        near = (boxes[0, :2] + boxes[0, 2:]) / 2
         last: landmarks.Face | None = None
-        for i, image in enumerate(clip.at(FPS)):
-            marks.append(shots.signature(image))
+        for i, image in enumerate(clip.at(FPS).iterate(*shot), shot[0]):
             last = follow(landmarker, image, last, crop, near, size)
             if last is not None:
                 points[i], shapes[i], valid[i] = last.landmarks, last.blendshapes, True
                 near = 0.8 * near + 0.2 * (last.box[:2] + last.box[2:]) / 2
-            tell(i + 1, total, "faces")
-    cuts, jumps = shots.find(marks)
-    shot = shots.longest(cuts)
-    np.savez(
+            tell(i + 1 - shot[0], shot[1] - shot[0], "faces")
+    store.save_arrays(
         cache, points=points, shapes=shapes, valid=valid, shot=shot, crop=[crop.x, crop.y, crop.side], total=total,
         cuts=cuts, jumps=jumps, key=json.dumps(key),
     )  # fmt: skip
@@ -176,12 +200,6 @@ def follow(
 def _track(clip: media.Clip, seen: Seen, size: int, au_table) -> tuple[FaceTrack, object, dict]:
     start, stop = seen.shot
     valid = seen.valid[start:stop]
-    frames = stop - start
-    if frames < 2 * FPS:
-        raise FaceError(
-            f"the longest shot lasts {frames / FPS:.1f} s ({len(seen.cuts)} shots)", clip.path,
-            "cut the clip to one shot of at least 2 s",
-        )  # fmt: skip
     dropped = landmarks.runs(~valid)
     if valid.mean() < LEAST_SEEN:
         listed = ", ".join(f"{a}-{b - 1}" for a, b in dropped[:6])
