@@ -8,7 +8,7 @@ import pytest
 from vocalface import media
 from vocalface.errors import FaceError, ObservationsError
 from vocalface.observe import action_units, datasets, grade, landmarks, pose, shots, store
-from vocalface.observe.indices import LANDMARKS_68, LIPS_INNER, RIGID
+from vocalface.observe.indices import BLENDSHAPES, LANDMARKS_68, LIPS_INNER, RIGID
 from vocalface.types import AU_NAMES, Camera, CropBox, FaceTrack, Sound
 
 SIZE = 512
@@ -80,7 +80,7 @@ def test_opening_the_lips_moves_their_units_only():
     points = np.tile(face_points(), (30, 1, 1))
     for row in (82, 13, 312):
         points[:, row] = (0, -0.045, 0.04)
-    opening = np.linspace(0, 0.014, 30)
+    opening = np.linspace(0, 0.019, 30)
     for row in (87, 14, 317):
         points[:, row] = np.stack([0 * opening, -0.045 - opening, 0.04 + 0 * opening], axis=1)
     w2c = poses(30)
@@ -90,6 +90,46 @@ def test_opening_the_lips_moves_their_units_only():
     au25 = units[:, AU_NAMES.index("AU25")]
     assert np.corrcoef(au25, opening)[0, 1] > 0.99 and 4 < au25[-1] <= 5 and au25[0] < 0.3
     assert units[:, AU_NAMES.index("AU20")].max() < 0.5 and units[:, AU_NAMES.index("AU45")].max() == 0
+
+
+def test_the_jaw_is_seen_by_landmarks_and_blendshape_together():
+    points = np.tile(face_points(), (40, 1, 1))
+    drop = 0.010 * np.sin(np.linspace(0, np.pi, 40))
+    points[:, [199, 200, 175], 1] -= drop[:, None]
+    shapes = np.zeros((40, 52), np.float32)
+    shapes[:, BLENDSHAPES.index("jawOpen")] = drop * 1000 / action_units.JAW
+    w2c = poses(40)
+    units = action_units.from_landmarks(see(points, w2c, CAMERA), shapes, w2c, CAMERA, np.ones(40, bool))
+    au26 = units[:, AU_NAMES.index("AU26")]
+    assert np.corrcoef(au26, drop)[0, 1] > 0.99 and au26.max() == pytest.approx(5 * 10 / 14, abs=0.6)
+
+
+def test_a_blink_is_no_tightening_of_the_lids():
+    shapes = np.zeros((40, 52), np.float32)
+    for name in ("eyeBlink", "eyeSquint"):
+        for side in ("Left", "Right"):
+            shapes[18:22, BLENDSHAPES.index(name + side)] = 0.9
+    w2c = poses(40)
+    units = action_units.from_landmarks(see(face_points(), w2c, CAMERA), shapes, w2c, CAMERA, np.ones(40, bool))
+    assert units[20, AU_NAMES.index("AU45")] > 4 and units[20, AU_NAMES.index("AU07")] < 0.1
+
+
+def test_lifted_points_are_the_faces_own():
+    points, w2c = face_points(), poses(40)
+    lifted = action_units.lift(see(points, w2c, CAMERA), w2c, CAMERA)
+    some = [33, 263, 61, 291, 13, 152]
+    off = np.linalg.norm(lifted[:, some] - lifted[:, some].mean(0), axis=-1)
+    assert np.median(off) < 0.002, "they stand still while the head turns"
+    across = lifted[:, 263, 0] - lifted[:, 33, 0]
+    assert np.median(across) == pytest.approx(0.09, abs=0.004)
+
+
+def test_long_clips_are_solved_in_parts(monkeypatch):
+    truth = poses(50)
+    seen = see(face_points(), truth, CAMERA)
+    whole = pose.track_pose(seen, np.ones(50, bool), SIZE, (256.0, 256.0)).poses
+    monkeypatch.setattr(pose, "BATCH", 16)
+    assert np.allclose(pose.track_pose(seen, np.ones(50, bool), SIZE, (256.0, 256.0)).poses, whole, atol=1e-6)
 
 
 def table(path, rows, blank=" "):

@@ -1,8 +1,10 @@
 """The 17 action units, 0..5, from MediaPipe's blendshapes and from the face's geometry; or from an OpenFace table.
 
 Blendshapes carry brows, lids and smiles. Where they are dead or nearly so (AU09, 10, 15, 17, 20, 23, 25, 26), the unit
-is a displacement of landmarks in the head's frame, in millimetres, scaled so that a strong excursion is 5. Both are
-taken from the person's own neutral face (low percentiles over the clip).
+is a displacement of landmarks in the head's frame, in millimetres, scaled so that a strong excursion is 5: the same
+millimetres give the same unit in every clip. Both are taken from the person's own neutral face (percentiles over the
+clip). Heights are taken from the nearest steady point, the base of the nose for the mouth, because an error of the
+pose's pitch moves far points against one another.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from vocalface.errors import ObservationsError
-from vocalface.observe.indices import BLENDSHAPES, CHIN
+from vocalface.observe.indices import BLENDSHAPES
 from vocalface.types import AU_NAMES, Camera
 
 PROVIDER = "mediapipe blendshapes + landmark geometry"
+JAW = 30.0  # mm of jaw drop at jawOpen = 1; 14 to 102 over ten clips, as far as landmarks tell
 
 _SHAPES: dict[str, dict[str, float]] = {
     "AU01": {"browInnerUp": 1},
@@ -37,19 +40,30 @@ def lift(landmarks: np.ndarray, poses: np.ndarray, camera: Camera) -> np.ndarray
     Each point is where its ray meets the point's own mean depth in the head's frame: a moving lip is measured in the
     plane of the face, free of the noise of the landmarker's depth.
     """
+    some = slice(None, None, max(1, len(poses) // 2000))  # the mean depth needs not all frames of an hour
+    depth = np.median(_with_own_depth(landmarks[some], poses[some], camera)[..., 2], axis=0)
+    out = np.empty((*landmarks.shape[:2], 3), np.float32)
+    for k in range(0, len(poses), 2000):
+        part = slice(k, k + 2000)
+        r, t = poses[part, :3, :3].astype(np.float64), poses[part, :3, 3].astype(np.float64)
+        origin = -np.einsum("tij,ti->tj", r, t)
+        direction = np.einsum("tij,tni->tnj", r, _rays(landmarks[part], camera))
+        reach = (depth - origin[:, None, 2]) / direction[..., 2]
+        out[part] = origin[:, None] + reach[..., None] * direction
+    return out
+
+
+def _rays(landmarks: np.ndarray, camera: Camera) -> np.ndarray:
+    x, y = (landmarks[..., 0] - camera.cx) / camera.fx, (landmarks[..., 1] - camera.cy) / camera.fy
+    return np.stack([x, y, np.ones_like(x)], axis=-1)
+
+
+def _with_own_depth(landmarks: np.ndarray, poses: np.ndarray, camera: Camera) -> np.ndarray:
+    """Points in the head's frame where the landmarker's own depth puts them, [T, 478, 3] metres."""
     r, t = poses[:, :3, :3].astype(np.float64), poses[:, :3, 3].astype(np.float64)
     distance = t[:, 2][:, None]
     z = distance + (landmarks[..., 2] - landmarks[:, [234, 454], 2].mean(1, keepdims=True)) * distance / camera.fx
-    ray = np.stack(
-        [(landmarks[..., 0] - camera.cx) / camera.fx, (landmarks[..., 1] - camera.cy) / camera.fy,
-         np.ones(landmarks.shape[:2])], axis=-1,
-    )  # fmt: skip
-    rough = np.einsum("tij,tni->tnj", r, ray * z[..., None] - t[:, None])
-    depth = np.median(rough[..., 2], axis=0)
-    origin = -np.einsum("tij,ti->tj", r, t)
-    direction = np.einsum("tij,tni->tnj", r, ray)
-    reach = (depth - origin[:, None, 2]) / direction[..., 2]
-    return (origin[:, None] + reach[..., None] * direction).astype(np.float32)
+    return np.einsum("tij,tni->tnj", r, _rays(landmarks, camera) * z[..., None] - t[:, None])
 
 
 def from_landmarks(
@@ -60,13 +74,24 @@ def from_landmarks(
     for name, weights in _SHAPES.items():
         raw = sum(w * blendshapes[:, BLENDSHAPES.index(s)] for s, w in weights.items())
         out[:, AU_NAMES.index(name)] = 5 * np.clip(raw - np.percentile(raw[valid], 5), 0, 1)
-    for name, value in geometric(lift(landmarks, poses, camera) * 1000, valid).items():
+    closed = blendshapes[:, [BLENDSHAPES.index("eyeBlinkLeft"), BLENDSHAPES.index("eyeBlinkRight")]].mean(1) > 0.5
+    if not closed.all():  # a blink squints as well: lids tighten between blinks only
+        rows, column = np.arange(len(out)), AU_NAMES.index("AU07")
+        out[:, column] = np.interp(rows, rows[~closed], out[~closed, column])
+    jaw = blendshapes[:, BLENDSHAPES.index("jawOpen")]
+    for name, value in geometric(lift(landmarks, poses, camera) * 1000, jaw, valid).items():
         out[:, AU_NAMES.index(name)] = value
     return np.clip(out, 0, 5)
 
 
-def geometric(p: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
-    """Lower-face units from points [T, 478, 3] in millimetres, each [T]."""
+def geometric(p: np.ndarray, jaw_open: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
+    """Lower-face units, each [T].
+
+    Args:
+        p: [T, 478, 3] landmarks in the head's frame, millimetres.
+        jaw_open: [T] the blendshape, 0..1. The jaw is the mean of it and the chin's landmarks: the one is free of the
+            pose's error, the other is in millimetres.
+    """
 
     def low(x: np.ndarray, q: float) -> float:
         return float(np.percentile(x[valid], q))
@@ -74,26 +99,32 @@ def geometric(p: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
     def unit(x: np.ndarray, full: float) -> np.ndarray:
         return np.clip(5 * x / full, 0, 5)
 
-    nose = p[:, [168, 6, 197, 195], 1].mean(1)  # the fixed point of all heights
+    nose = p[:, [2, 97, 98, 326, 327], 1].mean(1)  # base of the nose
     gap = (p[:, [82, 13, 312], 1] - p[:, [87, 14, 317], 1]).mean(1)
-    chin = nose - p[:, CHIN, 1].mean(1)
     width = p[:, 291, 0] - p[:, 61, 0]
-    corners = p[:, [61, 291], 1].mean(1) - nose
-    upper = p[:, [0, 37, 267], 1].mean(1) - nose
-    lower = p[:, [17, 84, 314], 1].mean(1) - nose
-    wings = p[:, [129, 358, 98, 327], 1].mean(1) - nose
-    drop = chin - low(chin, 10)
-    neutral = low(width, 50)
+    corners = p[:, [61, 291], 1].mean(1)
+    upper, lower = p[:, [0, 37, 267], 1].mean(1), p[:, [17, 84, 314], 1].mean(1)
+    chin = p[:, [199, 200, 175], 1].mean(1)
+    wings = p[:, [129, 358], 1].mean(1) - p[:, [133, 362], 1].mean(1)  # against the inner corners of the eyes
+    drop, opening = nose - chin, JAW * jaw_open
+    drop = (drop - low(drop, 10) + opening - low(opening, 10)) / 2
+    down = without(nose - corners, [drop, width], valid)  # jaw and spreading move the corners too
     return {
-        "AU09": unit(wings - low(wings, 40), 4),
-        "AU10": unit(upper - low(upper, 30), 5),
-        "AU15": unit(low(corners, 60) - corners, 6),
-        "AU17": unit(lower + 0.7 * drop - low(lower + 0.7 * drop, 40), 6),
-        "AU20": unit(width - neutral, 9),
-        "AU23": unit(neutral - width, 11),
-        "AU25": unit(gap - low(gap, 5), 14),
+        "AU09": unit(wings - low(wings, 40), 8),
+        "AU10": unit(upper - nose - low(upper - nose, 30), 7),
+        "AU15": unit(down - low(down, 50), 8),
+        "AU17": unit(lower - chin - low(lower - chin, 65), 7),
+        "AU20": unit(width - low(width, 50), 13),
+        "AU23": unit(low(width, 50) - width, 13),
+        "AU25": unit(gap - low(gap, 5), 20),
         "AU26": unit(drop, 14),
     }
+
+
+def without(y: np.ndarray, causes: list[np.ndarray], valid: np.ndarray) -> np.ndarray:
+    """`y` [T] less what is linear in `causes`, each [T], over the valid rows."""
+    x = np.stack([*causes, np.ones(len(y))], axis=1)
+    return y - x @ np.linalg.lstsq(x[valid], y[valid], rcond=None)[0]
 
 
 def from_table(path: Path | str, frames: int, tolerance: int = 2) -> np.ndarray:

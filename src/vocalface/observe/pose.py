@@ -17,6 +17,8 @@ EYES = 0.090  # m between landmarks 33 and 263
 HUBER = 1.5  # px at 512
 PRIOR = 0.0035  # m, how far the shape may leave its first guess
 FOCALS = np.array([0.9, 1.2, 1.6, 2.0, 2.4, 2.9])  # of the image's side
+LIKELY_FOCAL, FOCAL_PRIOR = 1.6, 0.03  # the error may tell little of it: share added per squared log-distance
+BATCH = 2000  # frames whose Jacobians are held at once
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,11 @@ def track_pose(
             poses = solve_poses(seen[keys], shape, poses, camera, huber, 4)
             shape = solve_shape(seen[keys], start, shape, poses, camera, huber)
         error = float(np.sqrt((robust(residual(seen[keys], shape, poses, camera), huber) ** 2).mean()))
-        # weakly observable: a longer lens must earn its place
-        if best is None or error < best[0] * 0.995:
+        error *= 1 + FOCAL_PRIOR * np.log(focal / (LIKELY_FOCAL * size)) ** 2
+        if best is None or error < best[0]:
             best = (error, focal, shape)
     _, focal, shape = best
+    focal = float(focal)
     camera = (focal, *principal)
     poses = initial_poses(seen[keys], shape, camera)
     for _ in range(6):
@@ -151,6 +154,10 @@ def jacobian(p: np.ndarray, camera: tuple) -> np.ndarray:
 
 def normal_equations(seen, shape, poses, camera, huber) -> tuple[np.ndarray, np.ndarray]:
     """Per frame J^T W J [T, 6, 6] and J^T W r [T, 6] for the increment (rotation about the head's origin, shift)."""
+    if len(poses) > BATCH:
+        parts = [slice(k, k + BATCH) for k in range(0, len(poses), BATCH)]
+        a, b = zip(*(normal_equations(seen[s], shape, poses[s], camera, huber) for s in parts))
+        return np.concatenate(a), np.concatenate(b)
     pixel, p = project(shape, poses, camera)
     r = seen - pixel
     error = np.linalg.norm(r, axis=-1)

@@ -20,7 +20,7 @@ from vocalface.types import FPS, CropBox, FaceTrack, Observations
 
 Progress = Callable[[int, int, str], None]
 LEAST_SEEN = 0.8  # share of frames in which the face must be seen
-VERSION = 3  # of what is computed; a change makes old folders stale
+VERSION = 4  # of what is computed; a change makes old folders stale
 
 
 def observe(
