@@ -1,0 +1,157 @@
+"""A portrait and speech in, a talking video out: the built-in renderer, on a CPU, faster than it plays."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vocalface import __version__, media
+from vocalface.errors import ConfigError, MediaError
+from vocalface.hmtalker.drive import pieces
+from vocalface.render.mesh import render_mesh
+from vocalface.sadtalker import interior, rig
+from vocalface.sadtalker.motion import Pose, Style, poses
+from vocalface.sadtalker.portrait import Portrait, Search, load
+from vocalface.types import FPS, SPEECH_RATE, Camera, Sound, frames_for
+
+LEAST = SPEECH_RATE // 5  # 0.2 s: shorter speech is padded
+FINE = 2  # samples an axis about mouth and eyes
+
+
+class Puppet:
+    """A portrait that takes poses."""
+
+    def __init__(self, portrait: Portrait) -> None:
+        self.portrait = portrait
+        self.rig = rig.build(portrait.landmarks, portrait.image.shape[0])
+        self.interior = interior.build(self.rig, portrait.image)
+        opaque = np.full((*portrait.image.shape[:2], 1), 255, np.uint8)
+        self.texture = np.concatenate([portrait.image, opaque], axis=2)
+        self.eyes = [[*upper, *lower] for upper, lower in rig.EYES]
+
+    def draw(self, pose: Pose) -> np.ndarray:
+        """One frame [S, S, 3] uint8."""
+        points = self.rig.deform(pose)
+        out = to_bytes(self._skin(points, self.rig.camera, 1).color)
+        px = self.rig.project(points)
+        self._mouth(out, points, px, pose)
+        if pose.blink > 0:
+            for rim in self.eyes:
+                if (view := window(px[rim], self.rig.camera, 6)) is not None:
+                    x, y, camera = view
+                    out[y : y + camera.height, x : x + camera.width] = to_bytes(self._skin(points, camera, FINE).color)
+        return out
+
+    def _skin(self, points: np.ndarray, camera: Camera, samples: int):
+        return render_mesh(
+            points, self.rig.faces, camera, uv=self.rig.uv, texture=self.texture, samples=samples,
+            cutout=np.zeros(len(self.rig.faces), np.uint8),
+        )  # fmt: skip
+
+    def _mouth(self, out: np.ndarray, points: np.ndarray, px: np.ndarray, pose: Pose) -> None:
+        view = window(px[[*rig.LIP_UPPER, *rig.LIP_LOWER]], self.rig.camera, 4)
+        if view is None:
+            return
+        x, y, camera = view
+        spot = out[y : y + camera.height, x : x + camera.width]
+        skin = self._skin(points, camera, FINE)
+        if skin.alpha.min() >= 1:
+            return
+        inner = render_mesh(
+            self.interior.placed(self.rig, pose), self.interior.faces, camera, light=self.interior.light(pose),
+            samples=FINE,
+        )  # fmt: skip
+        spot[:] = to_bytes(skin.color + (1 - skin.alpha[..., None]) * inner.color)
+
+
+def to_bytes(color: np.ndarray) -> np.ndarray:
+    return (color * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+
+
+def window(px: np.ndarray, camera: Camera, margin: int) -> tuple[int, int, Camera] | None:
+    """A part of the view around points [N, 2]: its corner and its own camera; None when it is out of sight."""
+    low = np.maximum(np.floor(px.min(0)).astype(int) - margin, 0)
+    high = np.minimum(np.ceil(px.max(0)).astype(int) + margin, (camera.width, camera.height))
+    if (high <= low).any():
+        return None
+    (x, y), (width, height) = low.tolist(), (high - low).tolist()
+    return x, y, Camera(camera.fx, camera.fy, camera.cx - x, camera.cy - y, width, height)
+
+
+def frames(portrait: Portrait, sound: Sound | Iterable[np.ndarray], style: Style | None = None) -> Iterator[np.ndarray]:
+    """Frames [S, S, 3] uint8 of a portrait that says `sound` (16 kHz, whole or in pieces)."""
+    puppet = Puppet(portrait)
+    parts = pieces(sound.samples) if isinstance(sound, Sound) else sound
+    for pose in poses(at_least(parts), style):
+        yield puppet.draw(pose)
+
+
+def at_least(parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    heard = 0
+    for part in parts:
+        heard += len(part)
+        yield part
+    if heard < LEAST:
+        yield np.zeros(LEAST - heard, np.float32)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `animate` made."""
+
+    video: Path
+    frames: int
+    seconds: float
+    fps: float  # frames a second of work, encoding included
+    faces: int  # faces found in the picture; the largest speaks
+
+
+def animate(
+    portrait: Portrait | Path | str, speech: Sound | Path | str, output: Path | str, *, still: bool = False,
+    expression_scale: float = 1.0, head_scale: float = 1.0, seed: int = 0, search: Search | None = None, progress=None,
+) -> Result:  # fmt: skip
+    """Write a video of a portrait saying `speech`, the sound muxed, to `output`.
+
+    Args:
+        still: the head rests; lips and lids move.
+        expression_scale: opening of the mouth and play of the brows, 0 to 3.
+        head_scale: motion of the head, 0 to 3.
+        search: finds faces; MediaPipe's landmarker by default.
+
+    Raises:
+        MediaError, FaceError, AssetError, ConfigError, OutputError.
+    """
+    for name, value in (("--expression-scale", expression_scale), ("--head-scale", head_scale)):
+        if not 0 <= value <= 3:
+            raise ConfigError(f"{value} is out of range", name, "give a number from 0 to 3")
+    output = Path(output)
+    if isinstance(speech, Sound):
+        spoken, lasts = pieces(speech.samples), speech.seconds
+    else:
+        spoken = (piece[:, 0] for piece in media.read_pieces(speech, SPEECH_RATE, 1))
+        lasts = media.sound_seconds(speech) or 0.0
+    first = next(spoken, None)
+    if first is None:
+        raise MediaError("the speech is empty", speech, "give a sound file with speech in it")
+    face = portrait if isinstance(portrait, Portrait) else load(portrait, search=search)
+    style = Style(expression_scale, head_scale, still, seed)
+    side = face.image.shape[0]
+    metadata = {
+        "comment": "synthetic: generated by vocalface", "vocalface_version": __version__,
+        "vocalface_method": "SadTalker built-in renderer", "vocalface_synthetic": "true",
+    }  # fmt: skip
+    bar = progress.start(frames_for(max(round(lasts * SPEECH_RATE), LEAST)), "animating") if progress else None
+    began, done = time.perf_counter(), 0
+    with media.VideoWriter(output, side, side, fps=FPS, sound=speech, metadata=metadata) as video:
+        for image in frames(face, itertools.chain([first], spoken), style):
+            video.write(image)
+            done += 1
+            if bar is not None:
+                bar.update(done)
+    took = time.perf_counter() - began
+    return Result(output, done, done / FPS, done / max(took, 1e-9), face.faces)

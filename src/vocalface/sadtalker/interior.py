@@ -1,0 +1,88 @@
+"""What an opening mouth shows: teeth, tongue and the dark behind, in the light of the portrait."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vocalface.presenter import body
+from vocalface.sadtalker.motion import Pose
+from vocalface.sadtalker.rig import PARTED, Rig, smoothstep
+
+FRONT, LEVEL, HALF = 0.0890, body.MOUTH_LEVEL, 0.026  # of the modelled mouth: incisors' z, y of the lips, half width
+BEHIND = 0.0045  # m, incisors behind the lips' contact
+CHEEKS = (50, 280, 101, 330, 36, 266, 205, 425)
+CARRIERS = {"head": 0.0, "jaw": 1.0, "jaw_half": 0.5}
+
+
+@dataclass(frozen=True)
+class Interior:
+    """Vertices in head coordinates."""
+
+    rest: np.ndarray  # [N, 3]
+    faces: np.ndarray  # [F, 3]
+    color: np.ndarray  # [N, 3] linear
+    jaw: np.ndarray  # [N] share of the jaw's drop
+    tongue: np.ndarray  # [N] bool
+
+    def placed(self, rig: Rig, pose: Pose) -> np.ndarray:
+        """Vertices [N, 3], camera coordinates."""
+        local = self.rest.copy()
+        local[:, 1] += self.jaw * pose.jaw * 0.95
+        local[:, 2] += self.jaw * pose.jaw * 0.25
+        local[self.tongue, 1] -= 0.0035 * pose.tongue
+        local[self.tongue, 2] -= 0.0040 * pose.tongue
+        return rig.posed(local, pose)
+
+    def light(self, pose: Pose) -> np.ndarray:
+        """Colours [N, 3], linear: little light enters a narrow mouth."""
+        opened = float(smoothstep(0.0, 0.011, np.array(pose.aperture or 0.0)))
+        return (self.color * (0.40 + 0.60 * opened)).astype(np.float32)
+
+
+def build(rig: Rig, image: np.ndarray) -> Interior:
+    """The interior for a rig, toned after the portrait [S, S, 3] uint8."""
+    mouth = rig.mouth
+    scale = float(np.clip((mouth.right - mouth.left) / 2 / HALF, 0.75, 1.3))
+    middle = (mouth.left + mouth.right) / 2
+    parts = [body.cavity(), body.teeth(False), body.tongue(), body.teeth(True)]
+    rest, faces, color, jaw, tongue, total = [], [], [], [], [], 0
+    for part in parts:
+        v = part.vertices
+        carried = CARRIERS[part.carrier]
+        level = mouth.upper[5] if part.name == "teeth_upper" else mouth.upper[5] + 0.6 * carried * mouth.gap
+        if mouth.gap <= PARTED:
+            level = (mouth.upper[5] + mouth.lower[5]) / 2
+        placed = np.stack(
+            [
+                middle + scale * v[:, 0],
+                level - scale * (v[:, 1] - LEVEL),
+                mouth.depth + BEHIND - scale * (v[:, 2] - FRONT),
+            ],
+            axis=1,
+        )
+        rest.append(placed)
+        faces.append(part.faces + total)
+        color.append(part.tint)
+        jaw.append(np.full(len(v), carried))
+        tongue.append(np.full(len(v), part.name == "tongue"))
+        total += len(v)
+    return Interior(
+        np.concatenate(rest), np.concatenate(faces).astype(np.int32), toned(np.concatenate(color), rig, image),
+        np.concatenate(jaw), np.concatenate(tongue),
+    )  # fmt: skip
+
+
+def toned(color: np.ndarray, rig: Rig, image: np.ndarray) -> np.ndarray:
+    """Linear colours brought to the light of the cheeks: as bright, and as colourful, as the portrait is."""
+    spots = np.clip(rig.uv[list(CHEEKS)].astype(int), 2, rig.size - 3)
+    skin = (
+        np.mean([(image[y - 2 : y + 3, x - 2 : x + 3] / 255.0).reshape(-1, 3).mean(0) for x, y in spots], axis=0) ** 2
+    )
+    bright = float(skin.max())
+    vivid = float(np.clip((skin.max() - skin.min()) / max(skin.max(), 1e-3) / 0.45, 0, 1))
+    grey = color @ np.array([0.3, 0.59, 0.11])
+    color = grey[:, None] + vivid * (color - grey[:, None])
+    cast = (skin / max(bright, 1e-3)) ** 0.25
+    return np.clip(color * cast * np.clip(1.15 * bright + 0.12, 0.15, 1.1), 0, 1)

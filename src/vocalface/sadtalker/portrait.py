@@ -1,0 +1,98 @@
+"""One picture in: the face is found and a square around head and shoulders is cut out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vocalface import media
+from vocalface.errors import FaceError, MediaError
+from vocalface.media.crop import resize
+from vocalface.observe.landmarks import Face, Landmarker, automatic_crop
+from vocalface.types import CropBox
+
+SIZE = 512
+LEAST_FACE = 40  # px of the source
+SEARCH = 1600  # px, longer side of what the landmarker searches
+LARGEST = 8000  # px, longer side
+GROUND = 128  # grey under transparent pixels
+
+Search = Callable[[np.ndarray], list[Face]]
+"""RGB [H, W, 3] uint8 -> faces, the largest first."""
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """A picture with one chosen face."""
+
+    image: np.ndarray  # [S, S, 3] uint8, the crop
+    landmarks: np.ndarray  # [478, 3] px of the crop; z relative, smaller is nearer
+    box: CropBox  # the crop in source px, for pasting back
+    faces: int  # how many were found; the largest is taken
+
+
+def load(path: Path | str, *, size: int = SIZE, search: Search | None = None) -> Portrait:
+    """The largest face of a picture, with head and shoulders.
+
+    Args:
+        path: PNG, JPEG or another picture; EXIF orientation is honoured, transparency lies over grey.
+        size: side of the crop, px.
+        search: finds faces; MediaPipe's landmarker by default.
+
+    Raises:
+        MediaError: not a picture, or one over 8000 px. FaceError: no face, or one under 40 px.
+        AssetError: the landmarker's model is absent.
+    """
+    image = over_ground(media.read_image(path, alpha=True))
+    height, width = image.shape[:2]
+    if max(height, width) > LARGEST:
+        raise MediaError(f"the picture has {width}x{height} px", path, f"make it at most {LARGEST} px on a side")
+    if search is not None:
+        return cut(image, search, size, path)
+    with Landmarker() as landmarker:
+        return cut(image, landmarker.search, size, path)
+
+
+def over_ground(image: np.ndarray) -> np.ndarray:
+    """RGBA [H, W, 4] uint8 over grey -> RGB."""
+    if image[..., 3].min() == 255:
+        return np.ascontiguousarray(image[..., :3])
+    out = np.empty((*image.shape[:2], 3), np.uint8)
+    for top in range(0, len(image), 512):  # in strips: memory stays small
+        part = image[top : top + 512].astype(np.uint16)
+        alpha = part[..., 3:]
+        out[top : top + 512] = (part[..., :3] * alpha + GROUND * (255 - alpha) + 127) // 255
+    return out
+
+
+def cut(image: np.ndarray, search: Search, size: int, path: Path | str) -> Portrait:
+    """The portrait within an RGB picture. Raises FaceError."""
+    height, width = image.shape[:2]
+    shrink = min(1.0, SEARCH / max(height, width))
+    small = resize(image, max(1, round(width * shrink)), max(1, round(height * shrink))) if shrink < 1 else image
+    faces = search(small)
+    if not faces:
+        raise FaceError("no face in this picture", path, "give one in which a face looks towards the camera")
+    scale = np.array([width / small.shape[1], height / small.shape[0], width / small.shape[1]], np.float32)
+    landmarks = faces[0].landmarks * scale
+    tall = float(np.ptp(landmarks[:, 1]))
+    if tall < LEAST_FACE:
+        raise FaceError(
+            f"the face is {tall:.0f} px tall", path, f"give a picture whose face has {LEAST_FACE} px or more"
+        )
+    low, high = landmarks[:, :2].min(0), landmarks[:, :2].max(0)
+    box = automatic_crop(np.concatenate([low, high])[None], width, height)
+    crop = media.crop(image, box, size)
+    near = [face for face in search(crop) if _same(face.landmarks, landmarks, box, size)]
+    k = size / box.side
+    points = near[0].landmarks if near else (landmarks - np.array([box.x, box.y, 0])) * k
+    return Portrait(crop, np.asarray(points, np.float32), box, len(faces))
+
+
+def _same(found: np.ndarray, wanted: np.ndarray, box: CropBox, size: int) -> bool:
+    """Whether the face seen in the crop is the one that was chosen."""
+    wanted = (wanted[:, :2] - (box.x, box.y)) * (size / box.side)
+    return float(np.abs(found[:, :2] - wanted).mean()) < 0.15 * float(np.ptp(wanted[:, 1]))

@@ -1,0 +1,330 @@
+"""A portrait as a relief that moves: landmarks, the ground around them, triangles, a displacement for each motion.
+
+Coordinates:
+    px of the crop, landmarks' z in px too (smaller is nearer).
+    Camera: metres, OpenCV axes; at rest every vertex projects onto its own pixel, so that the portrait is reproduced.
+    Head: metres from the middle of the mouth; x to the face's left (image right), y down the face, z into it.
+A face is taken to be 0.14 m wide; so all motions are metres on every face.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy.spatial import Delaunay, cKDTree
+
+from vocalface.observe.indices import FACE_OVAL
+from vocalface.sadtalker.motion import Pose
+from vocalface.types import Camera
+
+FACE_WIDTH = 0.14  # m, tragus to tragus
+FOCAL = 2.5  # image sides
+GRID = 20  # px at 512 between vertices around the face
+LIP_UPPER = [78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308]
+LIP_LOWER = [78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308]
+EYES = (
+    ([33, 246, 161, 160, 159, 158, 157, 173, 133], [33, 7, 163, 144, 145, 153, 154, 155, 133]),
+    ([362, 398, 384, 385, 386, 387, 388, 466, 263], [362, 382, 381, 380, 374, 373, 390, 249, 263]),
+)  # upper and lower lid, each from the image's left
+BROWS = ([70, 63, 105, 66, 107], [336, 296, 334, 293, 300])
+LANDMARKS = 468  # the irises' ten are not part of the mesh
+PARTED = 0.0025  # m: lips further apart than this show what lies behind them in the portrait
+OPEN_EYE = 0.14  # height over width: a narrower eye counts as closed and does not blink
+EYE_DEPTH = 0.004  # m, behind the lids
+FIELDS = ("jaw", "part", "close", "width", "round", "tuck", "upper", "brow", "blink")
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A portrait ready to move. V vertices, of which the last belong to eyes and mouth behind the skin."""
+
+    size: int
+    camera: Camera
+    rest: np.ndarray  # [V, 3] head coordinates
+    uv: np.ndarray  # [V, 2] px of the portrait
+    faces: np.ndarray  # [F, 3]
+    fields: np.ndarray  # [len(FIELDS), V * 3] metres for one unit of each motion
+    follow: np.ndarray  # [V, 1] how far a vertex goes with the head
+    pivot: np.ndarray  # [3] base of the skull
+    axes: np.ndarray  # [3, 3] head to camera
+    origin: np.ndarray  # [3] camera
+    mouth: Mouth
+
+    def amounts(self, pose: Pose) -> np.ndarray:
+        """[len(FIELDS)] of a pose."""
+        part = close = 0.0
+        if pose.aperture is not None:
+            wide = self.mouth.gap
+            close = 1 - min(pose.aperture, wide) / wide if wide > 1e-5 else 1.0
+            part = max(pose.aperture - wide, 0.0) - pose.jaw
+        return np.array(
+            [pose.jaw, part, close, pose.width, pose.round, pose.tuck, pose.upper, pose.brow, pose.blink], np.float32
+        )
+
+    def deform(self, pose: Pose) -> np.ndarray:
+        """Vertices [V, 3] in camera coordinates."""
+        local = self.rest + (self.amounts(pose) @ self.fields).reshape(-1, 3)
+        return self.posed(local, pose, self.follow)
+
+    def posed(self, local: np.ndarray, pose: Pose, follow: np.ndarray | float = 1.0) -> np.ndarray:
+        """Head coordinates [N, 3] turned with the head, to camera coordinates."""
+        turn = rotation(*pose.angles)
+        turned = (local - self.pivot) @ turn.T + self.pivot + np.array([*pose.shift, 0.0])
+        local = local + follow * (turned - local)
+        return (local @ self.axes.T + self.origin).astype(np.float32)
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Camera coordinates [N, 3] -> px [N, 2]."""
+        c = self.camera
+        return points[:, :2] / points[:, 2:] * (c.fx, c.fy) + (c.cx, c.cy)
+
+
+@dataclass(frozen=True)
+class Mouth:
+    """The lips at rest, head coordinates."""
+
+    left: float  # x of the corners
+    right: float
+    x: np.ndarray  # [11] along the inner lips
+    upper: np.ndarray  # [11] y
+    lower: np.ndarray  # [11] y
+    depth: float  # z of the lips' contact
+    gap: float  # m, largest
+
+    def places(self, points: np.ndarray) -> tuple[np.ndarray, ...]:
+        """u (-1 and 1 at the corners), y over the upper lip's edge, y under the lower lip's, gap at x."""
+        u = (points[:, 0] - (self.left + self.right) / 2) / ((self.right - self.left) / 2)
+        upper, lower = np.interp(points[:, 0], self.x, self.upper), np.interp(points[:, 0], self.x, self.lower)
+        return u, upper - points[:, 1], points[:, 1] - lower, lower - upper
+
+
+def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """[3, 3] in head axes: yaw turns the face to the image's right, pitch down, roll clockwise."""
+    (sy, sp, sr), (cy, cp, cr) = np.sin([yaw, pitch, roll]), np.cos([yaw, pitch, roll])
+    about_y = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
+    about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    about_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    return about_y @ about_x @ about_z
+
+
+def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
+    t = np.clip((x - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def hump(x: np.ndarray, width: float) -> np.ndarray:
+    return np.exp(-((x / width) ** 2))
+
+
+# ---------------------------------------------------------------------------------------------------- building
+def build(landmarks: np.ndarray, size: int) -> Rig:
+    """The rig of a face whose 478 landmarks [478, 3] lie in a square crop of `size` px."""
+    points = landmarks[:LANDMARKS].astype(np.float64)
+    across = points[263] - points[33]
+    x_axis = across / np.linalg.norm(across)
+    z_axis = np.cross(x_axis, points[152] - points[10])
+    z_axis /= np.linalg.norm(z_axis)
+    axes = np.stack([x_axis, np.cross(z_axis, x_axis), z_axis], axis=1)
+    per_metre = np.linalg.norm(points[454] - points[234]) / FACE_WIDTH
+
+    camera = Camera(FOCAL * size, FOCAL * size, size / 2, size / 2, size, size)
+    near = camera.fx / per_metre
+    points = np.concatenate([points, around(points, size, per_metre, axes)])
+
+    def lift(px: np.ndarray) -> np.ndarray:
+        z = near + px[:, 2:] / per_metre
+        return np.concatenate([(px[:, :2] - size / 2) * z / camera.fx, z], axis=1)
+
+    world = lift(points)
+    origin = world[[13, 14]].mean(0)
+    local = (world - origin) @ axes
+    mouth = lips(local)
+    fields = motions(local, mouth)
+    follow = following(local, points[:, :2], size)
+
+    chart = points[:, :2].copy()  # the mouth stands open in it, so that triangles do not bridge the lips
+    chart += (fields[FIELDS.index("part")] * 0.02 @ axes.T)[:, :2] * per_metre
+    faces = Delaunay(chart).simplices
+
+    skin = np.ones(len(faces), bool)
+    total, behind, extra = len(points), [], []
+    for rim, ring, depth in holes(local):
+        inside = np.isin(faces, rim).all(1)
+        skin &= ~inside
+        taken = faces[np.isin(faces, rim).any(1)] if ring else faces[inside]
+        used, renamed = np.unique(taken, return_inverse=True)
+        extra.append((used, depth))
+        behind.append(renamed.reshape(-1, 3) + total)
+        total += len(used)
+    for k, (used, depth) in enumerate(extra):
+        back = world[used] * (1 + depth / world[used, 2:])  # along the ray: it projects where it was
+        local = np.concatenate([local, (back - origin) @ axes])
+        points = np.concatenate([points, points[used]])
+        follow = np.concatenate([follow, follow[used]])
+        moved = np.zeros((len(FIELDS), len(used), 3))
+        if k == len(extra) - 1:
+            moved = carried(fields, used, mouth)
+        fields = np.concatenate([fields, moved], axis=1)
+    tall = abs(local[152, 1] - local[10, 1])
+    pivot = np.array([0.0, local[152, 1] + 0.15 * tall, local[[234, 454], 2].mean() + 0.01])
+    return Rig(
+        size, camera, local.astype(np.float32), points[:, :2].astype(np.float32),
+        np.concatenate([faces[skin], *behind]).astype(np.int32), fields.reshape(len(FIELDS), -1).astype(np.float32),
+        follow[:, None].astype(np.float32), pivot, axes, origin, mouth,
+    )  # fmt: skip
+
+
+def around(points: np.ndarray, size: int, per_metre: float, axes: np.ndarray) -> np.ndarray:
+    """Vertices [N, 3] px outside the face: a grid to the picture's border whose depth falls back."""
+    count = round(size / (GRID * size / 512)) + 1
+    line = np.linspace(0, size, count)
+    grid = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
+    oval = points[FACE_OVAL]
+    contour = oval[:, :2].astype(np.float32).reshape(-1, 1, 2)
+    outside = np.array([cv2.pointPolygonTest(contour, (float(x), float(y)), True) for x, y in grid]) < -0.4 * GRID
+    edge = (grid == 0).any(1) | (grid == size).any(1)
+    clear = cKDTree(points[:, :2]).query(grid)[0] > 0.4 * GRID
+    grid = grid[(outside & clear) | edge]
+    distance, nearest = cKDTree(oval[:, :2]).query(grid, k=4)
+    weight = 1 / (distance + 1.0)
+    z = (oval[nearest, 2] * weight).sum(1) / weight.sum(1)
+    back = np.minimum(distance[:, 0] * 0.9, 0.07 * per_metre)
+    return np.concatenate([grid, (z + back)[:, None]], axis=1)
+
+
+def lips(local: np.ndarray) -> Mouth:
+    upper, lower = local[LIP_UPPER], local[LIP_LOWER]
+    x = np.maximum.accumulate((upper[:, 0] + lower[:, 0]) / 2)
+    depth = float((upper[5, 2] + lower[5, 2]) / 2)
+    gap = np.maximum(lower[:, 1] - upper[:, 1], 0)
+    return Mouth(float(x[0]), float(x[-1]), x, upper[:, 1], lower[:, 1], depth, float(gap.max()))
+
+
+def holes(local: np.ndarray) -> list[tuple[list[int], bool, float]]:
+    """Rims of the openings: landmarks, whether the skin around goes behind too, depth in metres. The mouth is last."""
+    found = []
+    for upper, lower in EYES:
+        wide = np.linalg.norm(local[upper[0]] - local[upper[-1]])
+        if (local[lower, 1] - local[upper, 1]).max() > OPEN_EYE * wide:
+            found.append(([*upper, *lower], True, EYE_DEPTH))
+    return [*found, ([*LIP_UPPER, *LIP_LOWER], False, 0.0015)]
+
+
+def carried(fields: np.ndarray, used: np.ndarray, mouth: Mouth) -> np.ndarray:
+    """How what is seen between the lips in the portrait moves: [fields, n, 3].
+
+    Where the lips were closed it is their line, and stays with the upper lip. Where they were open it is teeth: they
+    stay with the head, and the lower edge goes half of the way with the jaw.
+    """
+    moved = np.zeros((len(FIELDS), len(used), 3))
+    parted = mouth.gap > PARTED
+    for i, vertex in enumerate(used):
+        if vertex in LIP_LOWER[1:-1]:
+            twin = LIP_UPPER[LIP_LOWER.index(vertex)]
+            moved[:, i] = 0.5 * fields[:, vertex] if parted else fields[:, twin]
+        elif not parted:
+            moved[:, i] = fields[:, vertex]
+    if parted:
+        moved[[FIELDS.index(n) for n in ("close", "tuck", "upper", "round", "width")]] = 0
+    return moved
+
+
+def following(local: np.ndarray, px: np.ndarray, size: int) -> np.ndarray:
+    """How far each vertex goes with the head [V]: hair and ears wholly, neck in part, ground and border not at all."""
+    top, chin = local[10, 1], local[152, 1]
+    half, tall = np.ptp(local[[234, 454], 0]) / 2, (chin - top) / 2
+    x = np.abs(local[:, 0] - local[[234, 454], 0].mean()) / half
+    y = (local[:, 1] - (top + chin) / 2) / tall
+    r = np.hypot(x, np.minimum(y, 0))
+    weight = 1 - smoothstep(1.45, 2.4, r)
+    weight *= 1 - smoothstep(0.95, 2.1, y)
+    border = np.minimum(px, size - px).min(1) / size
+    free = smoothstep(0, 0.10, border)
+    weight = weight * free
+    weight[:LANDMARKS] = np.minimum(1, free[:LANDMARKS] * 3)
+    return weight
+
+
+# ---------------------------------------------------------------------------------------------------- motions
+def motions(p: np.ndarray, mouth: Mouth) -> np.ndarray:
+    """Displacements [len(FIELDS), V, 3], metres for one unit of each of `FIELDS`."""
+    u, over, under, gap = mouth.places(p)
+    inside = np.abs(u) < 1
+    arch = np.sqrt(np.clip(1 - u**2, 0, 1))
+    lower = under + gap / 2 > 0
+    lower[LIP_LOWER[1:-1]], lower[LIP_UPPER] = True, False
+    side = np.where(lower, 1.0, -1.0)
+    beyond = np.maximum(np.where(lower, under, over), 0)  # m from the lip's own edge
+    sideways = hump(np.maximum(np.abs(u) - 1, 0), 0.55)
+    out = np.zeros((len(FIELDS), len(p), 3))
+    field = dict(zip(FIELDS, out))
+
+    field["jaw"][:] = jaw(p, mouth, side, arch, under + gap / 2)
+    near = np.where(lower, hump(beyond, 0.013), hump(beyond, 0.010)) * arch * inside
+    field["part"][:, 1] = np.where(lower, 0.72, -0.28) * near
+    near = hump(beyond, 0.016) * inside
+    field["close"][:, 1] = np.where(lower, -0.65, 0.35) * near * np.maximum(gap, 0)
+    reach = np.clip(u, -1, 1) * np.abs(np.clip(u, -1, 1)) ** 0.4 * sideways * hump(beyond, 0.024)
+    field["width"][:, 0] = reach
+    field["round"][:, 0] = -0.0062 * reach
+    field["round"][:, 2] = -0.0045 * hump(u, 0.9) * hump(beyond, 0.017)
+    thick = hump(beyond - 0.010, 0.009) * hump(u, 0.75)
+    field["round"][:, 1] = 0.0016 * side * thick
+    field["tuck"][:, 1] = np.where(lower, -0.0012 * hump(beyond, 0.010) * arch, 0) * inside
+    field["tuck"][:, 2] = np.where(lower, 0.0030 * hump(beyond, 0.008) * arch, 0) * inside
+    field["upper"][:, 1] = np.where(lower, 0, -0.0016 * hump(beyond - 0.006, 0.010) * hump(u, 1.1))
+    field["brow"][:, 1] = -brows(p)
+    field["blink"][:] = lids(p)
+    return out
+
+
+def jaw(p: np.ndarray, mouth: Mouth, side: np.ndarray, arch: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """A turn about the joints before the ears that lowers the incisors by one metre, softly weighted [V, 3]."""
+    joint = p[[234, 454]].mean(0)
+    chin = p[152, 1]
+    half = np.ptp(p[[234, 454], 0]) / 2
+    soft = np.clip(below / 0.030, -1, 1)
+    soft = 1.5 * soft - 0.5 * soft**3
+    weight = 0.5 + 0.5 * (arch * side + (1 - arch) * soft)
+    weight *= 1 - smoothstep(chin + 0.004, chin + 0.055, p[:, 1])
+    weight *= 1 - smoothstep(0.85, 1.25, np.abs(p[:, 0] - joint[0]) / half)
+    reach = max(joint[2] - mouth.depth, 0.04)
+    arm = p - joint
+    turn = np.stack([np.zeros(len(p)), -arm[:, 2], arm[:, 1]], axis=1) / reach
+    turn[:, 1] = np.maximum(turn[:, 1], 0)
+    return weight[:, None] * turn
+
+
+def brows(p: np.ndarray) -> np.ndarray:
+    """How far a raised brow lifts each vertex [V], 1 at the brow."""
+    out = np.zeros(len(p))
+    for row in BROWS:
+        x, y = p[row, 0], p[row, 1]
+        reach = np.maximum(np.maximum(x.min() - p[:, 0], p[:, 0] - x.max()), 0)
+        away = p[:, 1] - np.interp(p[:, 0], x, y)
+        out = np.maximum(out, hump(reach, 0.012) * np.where(away > 0, hump(away, 0.009), hump(away, 0.022)))
+    return out
+
+
+def lids(p: np.ndarray) -> np.ndarray:
+    """Closing eyes [V, 3]: the upper lid comes down on the lower one and the skin above stretches after it."""
+    out = np.zeros((len(p), 3))
+    brow = np.concatenate([p[row] for row in BROWS])
+    brow = brow[np.argsort(brow[:, 0])]
+    for rim, _, _ in holes(p)[:-1]:
+        upper, lower = rim[: len(rim) // 2], rim[len(rim) // 2 :]
+        x = np.maximum.accumulate(p[upper, 0])
+        below = np.stack([np.interp(p[upper, 0], p[lower, 0], p[lower, c]) for c in range(3)], 1)
+        way = below - p[upper]
+        way[:, 0] = 0
+        way[:, 1] = np.maximum(way[:, 1], 0)
+        drop = np.stack([np.interp(p[:, 0], x, way[:, c], left=0, right=0) for c in range(3)], 1)
+        edge = np.interp(p[:, 0], x, p[upper, 1])
+        room = np.maximum(0.72 * (edge - np.interp(p[:, 0], brow[:, 0], brow[:, 1])), 0.006)
+        height = (edge - p[:, 1]) / room
+        out += 0.97 * drop * (np.where(height >= 0, np.clip(1 - height, 0, 1) ** 1.4, 0))[:, None]
+        out[upper[1:-1]] = 0.97 * way[1:-1]
+        out[lower[1:-1], 1] = -0.04 * np.interp(p[lower[1:-1], 0], x, way[:, 1])
+    return out
