@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vocalface import media
-from vocalface.errors import FaceError, ObservationsError
+from vocalface.errors import AssetError, FaceError, ObservationsError
 from vocalface.observe import action_units, datasets, grade, landmarks, pose, shots, store
 from vocalface.observe.indices import BLENDSHAPES, LANDMARKS_68, LIPS_INNER, RIGID
 from vocalface.types import AU_NAMES, Camera, CropBox, FaceTrack, Sound
@@ -333,6 +333,79 @@ def test_parsing_colours_become_labels():
         [[(0, 0, 255), (0, 0, 0), (100, 100, 100)], [(0, 255, 0), (255, 0, 0), (250, 255, 253)]], np.uint8
     )
     assert datasets.labels_of(colors).tolist() == [[1, 2, 3], [4, 5, 0]]
+
+
+def data_folder(folder, frames=12, size=64, without=(0, 5)):
+    """A folder as TalkingGaussian's tools leave it; some frames have no pose, as where its detector failed."""
+    rng = np.random.default_rng(0)
+    for name in ("ori_imgs", "parsing", "torso_imgs", "teeth_mask"):
+        (folder / name).mkdir(parents=True)
+    parsing = np.full((size, size, 3), 255, np.uint8)
+    parsing[10:40, 20:44], parsing[30:34, 28:36], parsing[44:] = (0, 0, 255), (100, 100, 100), (255, 0, 0)
+    truth = poses(frames)
+    gl = np.linalg.inv(truth)
+    gl[:, :3, 1:3] *= -1
+    entries = []
+    for i in range(frames):
+        if i in without:
+            continue
+        media.write_image(folder / "ori_imgs" / f"{i}.jpg", np.full((size, size, 3), 60 + 10 * i, np.uint8))
+        media.write_image(folder / "parsing" / f"{i}.png", parsing)
+        torso = np.zeros((size, size, 4), np.uint8)
+        torso[44:] = (200, 20, 20, 255)
+        media.write_image(folder / "torso_imgs" / f"{i}.png", torso)
+        np.savetxt(folder / "ori_imgs" / f"{i}.lms", rng.uniform(10, 50, (68, 2)))
+        teeth = np.zeros((size, size), bool)
+        teeth[35, 30:34] = True
+        np.save(folder / "teeth_mask" / f"{i}.npy", teeth)
+        entries.append({"img_id": i, "aud_id": i, "transform_matrix": gl[i].tolist()})
+    for name, part in (("train", entries[:8]), ("val", entries[8:])):
+        header = {"focal_len": 150.0, "cx": size / 2, "cy": size / 2, "frames": part}
+        (folder / f"transforms_{name}.json").write_text(json.dumps(header))
+    media.write_image(folder / "bc.jpg", np.full((size, size, 3), 128, np.uint8))
+    media.write_sound(folder / "aud.wav", Sound(np.zeros(frames * 640, np.float32), 16_000))
+    table(folder / "au.csv", [(1, 1.5)] * frames)
+    return truth
+
+
+def test_data_folder_loads_as_observations(tmp_path, monkeypatch):
+    def absent(*_, **__):
+        raise AssetError("no model file")
+
+    monkeypatch.setattr(datasets, "Landmarker", absent)
+    truth = data_folder(tmp_path / "person")
+    obs = datasets.load(tmp_path / "person")
+    assert obs.track.valid.tolist() == [k not in (0, 5) for k in range(12)] and obs.info["dropped_frames"] == [
+        [0, 1], [5, 6]
+    ]  # fmt: skip
+    assert np.allclose(obs.track.head_pose[obs.track.valid], truth[obs.track.valid], atol=1e-5)
+    r = obs.track.head_pose[:, :3, :3]
+    assert np.allclose(r @ r.transpose(0, 2, 1), np.eye(3), atol=1e-5), "filled poses are poses"
+    assert obs.camera.fx == 150 and (obs.track.action_units == 1.5).all()
+    seen = list(store.frames(obs))
+    assert len(seen) == 12 and [round(float(f.image.mean())) for f in seen[6:8]] == pytest.approx([120, 130], abs=2)
+    assert seen[3].labels[32, 30] == 3 == seen[3].labels[35, 31] and seen[3].labels[15, 30] == 1
+    assert (seen[3].head_alpha[15, 30], seen[3].head_alpha[60, 5]) == (255, 0)
+    assert seen[3].behind[0, 0].tolist() == pytest.approx([128] * 3, abs=3)
+    assert np.array_equal(datasets.load(tmp_path / "person").track.landmarks, obs.track.landmarks), "written once"
+
+
+def test_data_folder_that_lacks_a_file_says_which(tmp_path):
+    data_folder(tmp_path / "person")
+    (tmp_path / "person" / "bc.jpg").unlink()
+    with pytest.raises(ObservationsError, match=r"bc\.jpg is missing"):
+        datasets.load(tmp_path / "person")
+
+
+def test_68_points_are_spread_along_the_contours():
+    turn = 2 * np.pi * np.arange(len(LIPS_INNER)) / len(LIPS_INNER)
+    ellipse = np.stack([100 - 20 * np.cos(turn), 200 - 8 * np.sin(turn)], axis=1)
+    points = np.zeros((68, 2), np.float32)
+    for k, index in enumerate(LANDMARKS_68):
+        if index in LIPS_INNER:
+            points[k] = ellipse[LIPS_INNER.index(index)]
+    out = datasets.spread(points)
+    assert np.abs(out[LIPS_INNER, :2] - ellipse).max() < 3.5, "within the chords of the known points"
 
 
 def test_grade_judges_each_side_of_its_limits():

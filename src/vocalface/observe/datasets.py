@@ -1,7 +1,7 @@
 """Data folders made for TalkingGaussian, ER-NeRF and their kin, loaded as Observations.
 
 Expected: `transforms_train.json`, `transforms_val.json`, `ori_imgs/{i}.jpg`, `parsing/{i}.png`, `torso_imgs/{i}.png`,
-`bc.jpg`, `aud.wav`, `au.csv`, and `ori_imgs/{i}.lms` (68 points) where present.
+`bc.jpg`, `aud.wav`, `au.csv`; `ori_imgs/{i}.lms` (68 points) and `teeth_mask/{i}.npy` where present.
 
 Convention: their poses are camera-to-world in OpenGL axes (x right, y up, z back); ours are world-to-camera in OpenCV
 axes (x right, y down, z forward). The change of axes happens here and nowhere else.
@@ -9,15 +9,17 @@ axes (x right, y down, z forward). The change of axes happens here and nowhere e
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
 import numpy as np
 
 from vocalface import media
-from vocalface.errors import ObservationsError
+from vocalface.errors import AssetError, ObservationsError
 from vocalface.observe import action_units, store
-from vocalface.observe.indices import LANDMARKS_68
+from vocalface.observe.indices import EYE_LEFT, EYE_RIGHT, FACE_OVAL, LANDMARKS_68, LIPS_INNER, LIPS_OUTER
+from vocalface.observe.landmarks import Landmarker, fill, runs
 from vocalface.types import BACKGROUND, FACE, HAIR, MOUTH, NECK, TORSO, Camera, CropBox, FaceTrack, Observations
 
 # Colours of the parsing pictures, RGB.
@@ -64,34 +66,51 @@ def load(folder: Path | str) -> Observations:
     size = first.shape[0]
     if first.shape[1] != size:
         raise ObservationsError(f"frames are {first.shape[1]}x{size}, not square", folder, "crop them first")
-    from vocalface.observe.landmarks import fill
-
     units = action_units.from_table(_need(folder / "au.csv"), frames)
-    points = fill(_landmarks(folder, frames, valid, size), valid)
-    track = FaceTrack(
-        valid, points, np.zeros((frames, 52), np.float32), units, fill(poses.reshape(frames, -1), valid)
-        .reshape(frames, 4, 4).astype(np.float32),
-    )  # fmt: skip
+    plate = media.read_image(_need(folder / "bc.jpg"))
+    points, shapes, provider = _landmarks(folder, frames, valid)
+    track = FaceTrack(valid, fill(points, valid), fill(shapes, valid), units, _fill_poses(poses, valid))
     focal = float(header["focal_len"])
     camera = Camera(focal, focal, float(header["cx"]), float(header["cy"]), size, size)
-    plate = media.read_image(_need(folder / "bc.jpg"))
     writer = store.ObservationsWriter(target, size)
     clip = target / "clip.mkv"
-    last = first
-    with media.VideoWriter(clip, size, size, crf=4, sound=_need(folder / "aud.wav")) as video:
-        for i in range(frames):
-            image = folder / "ori_imgs" / f"{i}.jpg"
-            last = media.read_image(image) if image.exists() else last
-            video.write(last)
-            if valid[i]:
-                labels = labels_of(media.read_image(_need(folder / "parsing" / f"{i}.png")))
-                torso = media.read_image(_need(folder / "torso_imgs" / f"{i}.png"), alpha=True)
-            head = np.isin(labels, (FACE, HAIR, MOUTH))
-            writer.add(labels, head.astype(np.uint8) * 255, torso)
+    try:
+        with media.VideoWriter(clip, size, size, crf=1, sound=_need(folder / "aud.wav")) as video:
+            image, layers = first, _layers(folder, entries[0]["img_id"], size)
+            for i in range(frames):
+                if valid[i]:
+                    image, layers = media.read_image(_need(folder / "ori_imgs" / f"{i}.jpg")), _layers(folder, i, size)
+                video.write(image)
+                writer.add(*layers)
+    except BaseException:
+        writer.abort()
+        raise
     return writer.finish(
         clip=clip, clip_hash=store.file_hash(clip), crop=CropBox(0, 0, size), camera=camera, track=track, plate=plate,
-        shots=[(0, frames)], info={"action_units": "openface table", "from": "data folder", "has_sound": True},
+        shots=[(0, frames)],
+        info={"action_units": "openface table", "landmarks": provider, "from": "data folder", "has_sound": True,
+              "dropped_frames": runs(~valid)},
     )  # fmt: skip
+
+
+def _layers(folder: Path, i: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, head matte and torso of frame `i`."""
+    labels = labels_of(media.read_image(_need(folder / "parsing" / f"{i}.png")))
+    teeth = folder / "teeth_mask" / f"{i}.npy"
+    if teeth.exists():
+        labels[np.load(teeth).astype(bool)] = MOUTH
+    torso = media.read_image(_need(folder / "torso_imgs" / f"{i}.png"), alpha=True)
+    if labels.shape != (size, size) or torso.shape != (size, size, 4):
+        raise ObservationsError(f"layers of frame {i} are not {size}x{size}", folder, "make them again at that size")
+    return labels, np.isin(labels, (FACE, HAIR, MOUTH)).astype(np.uint8) * 255, torso
+
+
+def _fill_poses(poses: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """[T, 4, 4] with the invalid ones interpolated, their rotations made rotations again."""
+    out = fill(poses, valid)
+    u, _, vt = np.linalg.svd(out[~valid, :3, :3])
+    out[~valid, :3, :3] = u @ vt
+    return out.astype(np.float32)
 
 
 def _need(path: Path) -> Path:
@@ -119,14 +138,52 @@ def _transforms(folder: Path) -> tuple[dict, list[dict]]:
     return header, sorted(entries, key=lambda e: e["img_id"])
 
 
-def _landmarks(folder: Path, frames: int, valid: np.ndarray, size: int) -> np.ndarray:
-    """[T, 478, 3]: the 68 stored points at their indices, every other index at the nearest of them by the template."""
-    out = np.zeros((frames, 478, 3), np.float32)
-    for i in np.flatnonzero(valid):
-        path = folder / "ori_imgs" / f"{i}.lms"
-        points = np.loadtxt(_need(path), dtype=np.float32).reshape(-1, 2)
-        if len(points) != 68:
-            raise ObservationsError(f"{len(points)} landmarks, expected 68", path, "detect 68 points a frame")
-        out[i, :, :2] = points.mean(0)
-        out[i, LANDMARKS_68, :2] = points
+def _landmarks(folder: Path, frames: int, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """Landmarks [T, 478, 3], blendshapes [T, 52] and where they are from.
+
+    The landmarker looks at the frames when it is at hand; what it misses, or everything without it, is spread from the
+    68 stored points. A frame with neither becomes invalid.
+    """
+    points, shapes = np.zeros((frames, 478, 3), np.float32), np.zeros((frames, 52), np.float32)
+    with contextlib.ExitStack() as stack:
+        try:
+            landmarker = stack.enter_context(Landmarker(faces=1))
+        except AssetError:
+            landmarker = None
+        for i in np.flatnonzero(valid):
+            found = landmarker(media.read_image(_need(folder / "ori_imgs" / f"{i}.jpg"))) if landmarker else []
+            stored = folder / "ori_imgs" / f"{i}.lms"
+            if found:
+                points[i], shapes[i] = found[0].landmarks, found[0].blendshapes
+            elif stored.exists() or landmarker is None:
+                points[i] = spread(_read_68(_need(stored)))
+            else:
+                valid[i] = False
+    if not valid.any():
+        raise ObservationsError("no face in any frame", folder / "ori_imgs", "give a folder with a visible face")
+    return points, shapes, "mediapipe" if landmarker else "68 stored points"
+
+
+def _read_68(path: Path) -> np.ndarray:
+    try:
+        points = np.loadtxt(path, dtype=np.float32).reshape(-1, 2)
+    except ValueError as error:
+        raise ObservationsError("landmarks cannot be read", path, "detect 68 points a frame again") from error
+    if len(points) != 68:
+        raise ObservationsError(f"{len(points)} landmarks, expected 68", path, "detect 68 points a frame")
+    return points
+
+
+def spread(points: np.ndarray) -> np.ndarray:
+    """68 points [68, 2] -> [478, 3]: at their indices; between them along lips, eyes and oval; else their mean."""
+    out = np.zeros((478, 3), np.float32)
+    out[:, :2] = points.mean(0)
+    out[LANDMARKS_68, :2] = points
+    known = set(LANDMARKS_68.tolist())
+    for contour in (LIPS_OUTER, LIPS_INNER, EYE_LEFT, EYE_RIGHT, FACE_OVAL):
+        at = [k for k, index in enumerate(contour) if index in known]
+        for axis in (0, 1):
+            out[contour, axis] = np.interp(
+                np.arange(len(contour)), at, out[np.array(contour)[at], axis], period=len(contour)
+            )
     return out
