@@ -55,7 +55,7 @@ def draw(o: float, shift: float) -> tuple[np.ndarray, np.ndarray]:
     return image.clip(0, 255).astype(np.uint8), labels
 
 
-def observations(folder, frames=75, seed=0):
+def observations(folder, frames=75, seed=0, mute=False):
     """The drawn head as a clip with its Observations."""
     folder.mkdir(parents=True, exist_ok=True)
     o = opening(frames, seed)
@@ -73,7 +73,7 @@ def observations(folder, frames=75, seed=0):
     face[FACE_OVAL] = np.stack([14 * np.sin(turn), -19 * np.cos(turn)], axis=1)
     lips = np.linspace(0, 2 * np.pi, 20, endpoint=False)
     poses = np.tile(np.diag([1.0, -1, -1, 1]), (frames, 1, 1))
-    with media.VideoWriter(folder / "drawn.mp4", SIZE, SIZE, sound=sound(o), crf=2) as video:
+    with media.VideoWriter(folder / "drawn.mp4", SIZE, SIZE, sound=None if mute else sound(o), crf=2) as video:
         for k in range(frames):
             image, labels = draw(o[k], shift[k])
             video.write(image)

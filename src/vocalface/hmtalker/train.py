@@ -423,7 +423,7 @@ class Trainer:
             image, alpha = draw(gaussians, self.poses.at(i), self.material.camera, view.box)
             shown = image + (1 - alpha)[..., None] * view.behind
             loss = ((shown - view.image).abs() * keep).mean()
-            loss = loss + self.config.pose_prior * self._pose_prior(i)
+            loss = loss + self.config.pose_prior * 1e-2 * self._pose_prior(i)  # as weak as in training
             loss.backward()
             self._pose_update(i, scale=4.0 * (1 - k / steps) + 0.2)
         return loss.item()
