@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vocalface.hmtalker.train import Trainer
 
 
-def head_of(trainer: Trainer, obs: Observations, *, consent: str | None, seconds: float) -> Head:
+def head_of(trainer: Trainer, obs: Observations, *, consent: str | None, seconds: float, progress=None) -> Head:
     """Collect a trained head; the torso layer is encoded from the observations."""
     m, c = trainer.material, trainer.config
     arrays: dict[str, np.ndarray] = {}
@@ -36,7 +36,7 @@ def head_of(trainer: Trainer, obs: Observations, *, consent: str | None, seconds
     arrays["track.upper"] = m.upper
     arrays["track.segments"] = np.array(obs.shots or [(0, m.frames)], np.int32)
     arrays["box"] = np.array(m.box, np.int32)
-    arrays.update(encode_layers(obs, c.size))
+    arrays.update(encode_layers(obs, c.size, progress))
     provenance = {
         "tool": "vocalface", "version": __version__, "method": "HM-Talker", "synthetic": True,
         "consent": consent or "not recorded", "source_sha256": obs.clip_hash, "frames": m.frames,
@@ -47,7 +47,7 @@ def head_of(trainer: Trainer, obs: Observations, *, consent: str | None, seconds
     return Head(c, arrays, m.camera, obs.crop, m.feature_name, {}, provenance)
 
 
-def encode_layers(obs: Observations, size: int) -> dict[str, np.ndarray]:
+def encode_layers(obs: Observations, size: int, progress=None) -> dict[str, np.ndarray]:
     """The plate, and the torso layer as two small videos (colour, alpha) at `size` px."""
     whole = CropBox(0, 0, obs.size)
 
@@ -62,6 +62,8 @@ def encode_layers(obs: Observations, size: int) -> dict[str, np.ndarray]:
         ):
             for frame in store.frames(obs):
                 torso = fit(frame.torso)
+                if progress is not None:
+                    progress(frame.index + 1, len(obs), "packing")
                 # Colour bleeds over the plate outside the torso, so that the codec wastes nothing on an edge.
                 weight = torso[..., 3:].astype(np.uint16)
                 mixed = (torso[..., :3] * weight + fit(frame.behind) * (255 - weight) + 127) // 255

@@ -683,7 +683,7 @@ def train(
     run(trainer, states, progress.start(sum(trainer.lengths().values()), "training"), found[0] if found else 0)
     if config.match_amplitude:
         trainer.match_amplitude()
-    head = head_of(trainer, obs, consent=consent, seconds=time.monotonic() - began)
+    head = head_of(trainer, obs, consent=consent, seconds=time.monotonic() - began, progress=progress.count)
     result = validate.validate(trainer, obs, head, progress)
     head = head.with_metrics(result.metrics)
     head.save(output)
