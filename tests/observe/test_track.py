@@ -1,6 +1,7 @@
 """Pose, action units, cuts, crops and the folder, on faces whose truth is known."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -211,7 +212,7 @@ def make(folder, frames=30, size=64):
     rng = np.random.default_rng(0)
     with media.VideoWriter(clip, size, size, sound=tone, crf=1) as video:
         for k in range(frames):
-            video.write(np.full((size, size, 3), 40 + 4 * k, np.uint8))
+            video.write(np.full((size, size, 3), min(40 + 4 * k, 255), np.uint8))
     writer = store.ObservationsWriter(folder / "clip.obs", size)
     labels = rng.integers(0, 6, (frames, size, size)).astype(np.uint8)
     alpha = rng.integers(0, 256, (frames, size, size)).astype(np.uint8)
@@ -413,6 +414,35 @@ def test_grade_judges_each_side_of_its_limits():
     assert grade.judge("x", 3, 5, 2, "", "a").status == "weak"
     assert grade.judge("x", 1, 5, 2, "", "a").status == "fail"
     assert grade.judge("x", 7, 5, 9, "", "a", more_is_better=False).status == "weak"
+
+
+def test_grade_finds_the_lag_of_the_lips(tmp_path):
+    from vocalface.observe.speech.articulatory import MOTIONS, ArticulatoryFeature
+    from vocalface.presenter import voice
+
+    sound = voice.speak(voice.script(6.0, 1), seed=1).sound
+    motion = ArticulatoryFeature().motions(sound)
+    gap, jaw = (motion[:, MOTIONS.index(name)] for name in ("gap", "jaw"))
+    obs, *_ = make(tmp_path / "a")
+    for late in (0, 5, -4):
+        points = np.tile(obs.track.landmarks[:1], (len(motion), 1, 1))
+        points[:, [14, 87, 317], 1] += 10 * np.roll(gap, late)[:, None]
+        points[:, 17, 1] += 10 * np.roll(jaw, late)
+        blank = [np.zeros((len(points), *shape), np.float32) for shape in ((), (52,), (17,), (4, 4))]
+        track = FaceTrack(blank[0] == 0, points, *blank[1:])
+        frames, strength = grade.lag(replace(obs, track=track), sound)
+        assert frames == late and strength > 0.8
+
+
+def test_a_graded_clip_has_a_finding_for_each_side_and_a_report(tmp_path):
+    obs, *_ = make(tmp_path / "a", frames=60)
+    obs = replace(obs, info={**obs.info, "all_shots": [[0, 60], [60, 80]]})
+    found = {f.name: f for f in grade.grade(obs)}
+    assert found["length"].status == "fail" and "2 shots" in found["cuts"].value
+    assert found["sound against lips"].status == "weak", "a tone is no speech"
+    assert all(f.advice for f in found.values() if f.status != "pass")
+    page = grade.write_report(obs, list(found.values()), tmp_path / "report.html").read_text()
+    assert "data:image/jpeg;base64," in page and all(name.split(" (")[0] in page for name in found)
 
 
 def test_grade_reads_the_heads_angles():

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from vocalface import media
 from vocalface.errors import MediaError
-from vocalface.observe import indices, store
-from vocalface.types import AU_NAMES, FPS, SPEECH_RATE, Observations
+from vocalface.observe import store
+from vocalface.observe.speech.articulatory import MOTIONS, ArticulatoryFeature
+from vocalface.types import AU_NAMES, FPS, SPEECH_RATE, Observations, Sound
+
+HEARD = 0.25  # correlation of heard and seen mouths under which their lag means nothing
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,11 @@ def grade(obs: Observations) -> list[Finding]:
         judge("jaw drops (AU26, 95 %)", percentile(obs, "AU26"), 1.0, 0.4, "", "the person hardly moves the jaw"),
         judge("lids close (AU45, 99 %)", percentile(obs, "AU45", 99), 1.0, 0.3, "", "no blink seen: use --upper still"),
     ]  # fmt: skip
+    cuts = obs.info.get("all_shots", [])
+    if len(cuts) > 1:
+        total = max(b for _, b in cuts) / FPS
+        out.append(Finding("cuts", "weak", f"{len(cuts)} shots; {seconds:.3g} of {total:.3g} s are used",
+                           "only the shot that shows the face longest is used"))  # fmt: skip
     return out + hearing(obs)
 
 
@@ -80,30 +88,47 @@ def hearing(obs: Observations) -> list[Finding]:
         judge("silence", 100 * float((level < floor + 0.3 * (loud - floor)).mean()), 45, 75, " %",
               "cut the long pauses out", more_is_better=False),
     ]  # fmt: skip
-    frames, strength = lag(obs, level)
-    if strength < 0.2:
-        out.append(Finding("sound against lips", "weak", f"r = {strength:.2f}", "is this the person who speaks?"))
+    frames, strength = lag(obs, Sound(blocks, SPEECH_RATE))
+    if strength < HEARD:
+        out.append(Finding("sound against lips", "weak", f"r = {strength:.2f}",
+                           "is this the person who speaks, without music?"))  # fmt: skip
     else:
-        out.append(judge("sound against lips", abs(frames), 2.5, 5, " frames",
-                         "the sound is shifted: mend it before training", more_is_better=False))  # fmt: skip
+        found = judge("sound against lips", abs(frames), 3, 6, "",
+                      "the sound is shifted: mend it before training", more_is_better=False)  # fmt: skip
+        out.append(replace(found, value=f"{frames:+d} frames (r = {strength:.2f})"))
     return out
 
 
-def lag(obs: Observations, level: np.ndarray, reach: int = 10) -> tuple[float, float]:
-    """Lag in frames of the lips' opening behind the sound's level (> 0: the video is late), and the correlation there.
+def lag(obs: Observations, sound: Sound, reach: int = 12) -> tuple[int, float]:
+    """Frames by which the lips are later than the sound (> 0: the video is late), and how well they agree there.
 
-    Lips lead their sound by about two frames; that is taken out.
+    Agreement is the mean correlation of opening and jaw drop, as the articulatory encoder hears them and as the
+    landmarks show them, between 0.5 and 6 Hz. Over seven real clips in sync it was 0.2 to 0.5, at -2 to +2 frames.
     """
-    inner = obs.track.landmarks[:, indices.LIPS_INNER, 1]
-    gap = inner.max(1) - inner.min(1)
-    a, b = np.diff(np.maximum(level, -60)), np.diff(gap)
-    a, b = (a - a.mean()) / (a.std() + 1e-9), (b - b.mean()) / (b.std() + 1e-9)
-    n = len(a)
-    r = [
-        float((a[max(0, -k) : n - max(0, k)] * b[max(0, k) : n - max(0, -k)]).mean()) for k in range(-reach, reach + 1)
-    ]
-    best = int(np.argmax(r))
-    return float(best - reach + 2), r[best]
+    from scipy.signal import butter, sosfiltfilt
+
+    p = obs.track.landmarks[..., :2]
+    eyes = np.linalg.norm(p[:, 263] - p[:, 33], axis=1)
+    seen = {
+        "gap": (p[:, [87, 14, 317], 1] - p[:, [82, 13, 312], 1]).mean(1) / eyes,
+        "jaw": (p[:, 17, 1] - p[:, 168, 1]) / eyes,
+    }
+    heard = ArticulatoryFeature().motions(sound)
+    n = min(len(heard), len(obs))
+    if n < 2 * FPS:
+        return 0, 0.0
+    band = butter(2, [0.5, 6], "band", fs=FPS, output="sos")
+    curve = np.zeros(2 * reach + 1)
+    for name, series in seen.items():
+        a, b = sosfiltfilt(band, heard[:n, MOTIONS.index(name)]), sosfiltfilt(band, series[:n])
+        if min(a.std(), b.std()) < 1e-6:
+            continue
+        curve += [
+            np.corrcoef(a[max(0, -k) : n - max(0, k)], b[max(0, k) : n - max(0, -k)])[0, 1] / len(seen)
+            for k in range(-reach, reach + 1)
+        ]
+    best = int(np.argmax(curve))
+    return best - reach, float(curve[best])
 
 
 def percentile(obs: Observations, unit: str, q: float = 95) -> float:
