@@ -108,6 +108,22 @@ class Speak(Common):
 
 
 @dataclass(kw_only=True)
+class Animate(Common):
+    """Make a picture of a face say speech: a video with sound. Photographs, paintings, statues, cartoons."""
+
+    portrait: Positional[Path]
+    speech: Positional[Path]
+    output: Output = None
+    """The video (default PORTRAIT.mp4)."""
+    still: bool = False
+    """The head rests; lips and lids move."""
+    expression_scale: float = 1.0
+    """Opening of the mouth and play of the brows, 0 to 3."""
+    head_scale: float = 1.0
+    """Motion of the head, 0 to 3."""
+
+
+@dataclass(kw_only=True)
 class Ablate(Common):
     """Train the paper's ablations on clips or observations; a table with mean and spread over seeds."""
 
@@ -267,6 +283,21 @@ def speak(a: Speak) -> dict:
     }  # fmt: skip
 
 
+def animate(a: Animate) -> dict:
+    from vocalface.sadtalker.drive import animate as run
+
+    made = run(
+        a.portrait, a.speech, a.output or Path(a.portrait.stem + ".mp4"), still=a.still,
+        expression_scale=a.expression_scale, head_scale=a.head_scale, seed=a.seed, progress=reporter(a),
+    )  # fmt: skip
+    if made.faces > 1:
+        say(a, f"{made.faces} faces in {a.portrait}: the largest speaks")
+    return {
+        "video": str(made.video), "frames": made.frames, "seconds": round(made.seconds, 3), "fps": round(made.fps, 1),
+        "faces": made.faces, "result": str(made.video),
+    }  # fmt: skip
+
+
 def ablate(a: Ablate) -> dict:
     from vocalface.hmtalker.ablate import ablate as run
     from vocalface.hmtalker.ablate import table
@@ -357,6 +388,7 @@ VERBS: dict[str, tuple[type, Callable]] = {
     "observe": (Observe, observe),
     "train": (Train, train),
     "speak": (Speak, speak),
+    "animate": (Animate, animate),
     "evaluate": (Evaluate, evaluate),
     "ablate": (Ablate, ablate),
     "bench": (Bench, bench),

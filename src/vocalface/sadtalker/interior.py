@@ -13,6 +13,8 @@ from vocalface.sadtalker.rig import PARTED, Rig, smoothstep
 FRONT, LEVEL, HALF = 0.0890, body.MOUTH_LEVEL, 0.026  # of the modelled mouth: incisors' z, y of the lips, half width
 BEHIND = 0.0045  # m, incisors behind the lips' contact
 CHEEKS = (50, 280, 101, 330, 36, 266, 205, 425)
+DOWN = {"teeth_upper": 0.0022, "teeth_lower": 0.0035}  # m, under where the model has them
+TONE = {"teeth_lower": 0.62, "tongue": 1.5, "cavity": 1.3}
 CARRIERS = {"head": 0.0, "jaw": 1.0, "jaw_half": 0.5}
 
 
@@ -51,9 +53,11 @@ def build(rig: Rig, image: np.ndarray) -> Interior:
     for part in parts:
         v = part.vertices
         carried = CARRIERS[part.carrier]
+        down = DOWN.get(part.name, 0.0)
         level = mouth.upper[5] if part.name == "teeth_upper" else mouth.upper[5] + 0.6 * carried * mouth.gap
         if mouth.gap <= PARTED:
             level = (mouth.upper[5] + mouth.lower[5]) / 2
+        level += down
         placed = np.stack(
             [
                 middle + scale * v[:, 0],
@@ -64,7 +68,7 @@ def build(rig: Rig, image: np.ndarray) -> Interior:
         )
         rest.append(placed)
         faces.append(part.faces + total)
-        color.append(part.tint)
+        color.append(part.tint * TONE.get(part.name, 1.0))
         jaw.append(np.full(len(v), carried))
         tongue.append(np.full(len(v), part.name == "tongue"))
         total += len(v)

@@ -159,14 +159,14 @@ class SpeechMotion:
         blink = self.blinks()
         sealed = max(ramp(0.30, 0.62, m["closure"]), silent)
         opened = 1 - sealed
-        gap = max(0.0, 1.25 * (m["gap"] - 0.06))
-        jaw = max(0.0, 1.15 * (m["jaw"] - 0.06))
+        gap = max(0.0, 1.35 * (m["gap"] - 0.06))
+        jaw = max(0.0, 1.3 * (m["jaw"] - 0.10))
         head = 0.0 if style.still else style.head_scale
         return Pose(
             jaw=k * JAW * jaw * (0.35 + 0.65 * opened) * (1 - 0.9 * silent),
             aperture=k * APERTURE * gap * opened,
             width=k * WIDTH * float(np.clip(m["width"], -1, 1)) * (1 - silent),
-            round=float(np.clip(k * 1.2 * (m["round"] - 0.08), 0, 1.2)) * (1 - silent),
+            round=float(np.clip(k * 1.2 * (m["round"] - 0.12), 0, 1.2)) * (1 - silent),
             tuck=float(np.clip(m["tuck"], 0, 1)) * (1 - silent),
             upper=float(np.clip(k * m["upper"], 0, 1)) * opened,
             tongue=float(np.clip(m["tongue"], 0, 1)) * opened,

@@ -33,6 +33,7 @@ LANDMARKS = 468  # the irises' ten are not part of the mesh
 PARTED = 0.0025  # m: lips further apart than this show what lies behind them in the portrait
 OPEN_EYE = 0.14  # height over width: a narrower eye counts as closed and does not blink
 EYE_DEPTH = 0.004  # m, behind the lids
+LASH = 0.0035  # m, strip over the lid's edge that closes with it unstretched
 FIELDS = ("jaw", "part", "close", "width", "round", "tuck", "upper", "brow", "blink")
 
 
@@ -131,7 +132,8 @@ def build(landmarks: np.ndarray, size: int) -> Rig:
 
     camera = Camera(FOCAL * size, FOCAL * size, size / 2, size / 2, size, size)
     near = camera.fx / per_metre
-    points = np.concatenate([points, around(points, size, per_metre, axes)])
+    points = relief(points, per_metre)
+    points = np.concatenate([points, around(points, size, per_metre)])
 
     def lift(px: np.ndarray) -> np.ndarray:
         z = near + px[:, 2:] / per_metre
@@ -141,7 +143,8 @@ def build(landmarks: np.ndarray, size: int) -> Rig:
     origin = world[[13, 14]].mean(0)
     local = (world - origin) @ axes
     mouth = lips(local)
-    fields = motions(local, mouth)
+    border = np.minimum(points[:, :2], size - points[:, :2]).min(1) / size
+    fields = motions(local, mouth) * smoothstep(0, 0.04, border)[:, None]
     follow = following(local, points[:, :2], size)
 
     chart = points[:, :2].copy()  # the mouth stands open in it, so that triangles do not bridge the lips
@@ -176,22 +179,39 @@ def build(landmarks: np.ndarray, size: int) -> Rig:
     )  # fmt: skip
 
 
-def around(points: np.ndarray, size: int, per_metre: float, axes: np.ndarray) -> np.ndarray:
-    """Vertices [N, 3] px outside the face: a grid to the picture's border whose depth falls back."""
-    count = round(size / (GRID * size / 512)) + 1
-    line = np.linspace(0, size, count)
-    grid = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
+def relief(points: np.ndarray, per_metre: float) -> np.ndarray:
+    """The landmarks [N, 3] with a gentler fall of the cheeks' rim: a steep one folds when the head turns."""
+    out = points.copy()
+    front = np.percentile(points[:, 2], 30)
+    far = np.maximum(points[:, 2] - front, 0)
+    limit = 0.045 * per_metre
+    out[:, 2] = np.where(far > 0, front + limit * np.tanh(far / limit), points[:, 2])
+    return out
+
+
+def around(points: np.ndarray, size: int, per_metre: float) -> np.ndarray:
+    """Vertices [N, 3] px beside the landmarks: lash lines, rings about the face, a grid to the picture's border.
+
+    Depth falls back with the distance from the face.
+    """
+    lashes = points[[i for upper, _ in EYES for i in upper[1:-1]]] - (0, LASH * per_metre, 0)
     oval = points[FACE_OVAL]
-    contour = oval[:, :2].astype(np.float32).reshape(-1, 1, 2)
-    outside = np.array([cv2.pointPolygonTest(contour, (float(x), float(y)), True) for x, y in grid]) < -0.4 * GRID
+    centre = oval[:, :2].mean(0)
+    rings = [centre + scale * (oval[::step, :2] - centre) for scale, step in ((1.06, 1), (1.14, 1), (1.26, 2))]
+    spacing = GRID * size / 512
+    line = np.linspace(0, size, round(size / spacing) + 1)
+    grid = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
+    outer = (centre + 1.26 * (oval[:, :2] - centre)).astype(np.float32).reshape(-1, 1, 2)
+    outside = np.array([cv2.pointPolygonTest(outer, (float(x), float(y)), True) for x, y in grid]) < -0.4 * spacing
     edge = (grid == 0).any(1) | (grid == size).any(1)
-    clear = cKDTree(points[:, :2]).query(grid)[0] > 0.4 * GRID
-    grid = grid[(outside & clear) | edge]
-    distance, nearest = cKDTree(oval[:, :2]).query(grid, k=4)
+    rings = np.concatenate(rings)
+    rings = rings[((rings > 2) & (rings < size - 2)).all(1)]
+    flat = np.concatenate([rings, grid[outside | edge]])
+    distance, nearest = cKDTree(oval[:, :2]).query(flat, k=4)
     weight = 1 / (distance + 1.0)
     z = (oval[nearest, 2] * weight).sum(1) / weight.sum(1)
-    back = np.minimum(distance[:, 0] * 0.9, 0.07 * per_metre)
-    return np.concatenate([grid, (z + back)[:, None]], axis=1)
+    back = 0.045 * per_metre * np.tanh(0.5 * distance[:, 0] / (0.045 * per_metre))
+    return np.concatenate([lashes, np.concatenate([flat, (z + back)[:, None]], axis=1)])
 
 
 def lips(local: np.ndarray) -> Mouth:
@@ -322,8 +342,8 @@ def lids(p: np.ndarray) -> np.ndarray:
         way[:, 1] = np.maximum(way[:, 1], 0)
         drop = np.stack([np.interp(p[:, 0], x, way[:, c], left=0, right=0) for c in range(3)], 1)
         edge = np.interp(p[:, 0], x, p[upper, 1])
-        room = np.maximum(0.72 * (edge - np.interp(p[:, 0], brow[:, 0], brow[:, 1])), 0.006)
-        height = (edge - p[:, 1]) / room
+        room = np.maximum(0.6 * (edge - np.interp(p[:, 0], brow[:, 0], brow[:, 1])), 0.006)
+        height = np.where(edge > p[:, 1], np.maximum(edge - p[:, 1] - 1.1 * LASH, 0), edge - p[:, 1]) / room
         out += 0.97 * drop * (np.where(height >= 0, np.clip(1 - height, 0, 1) ** 1.4, 0))[:, None]
         out[upper[1:-1]] = 0.97 * way[1:-1]
         out[lower[1:-1], 1] = -0.04 * np.interp(p[lower[1:-1], 0], x, way[:, 1])
