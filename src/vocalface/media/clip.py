@@ -141,6 +141,8 @@ class Clip:
             stream = picture_stream(container)
             stream.thread_type = "AUTO"
             if start > 0:
+                # Old x264 writes its build into the first packet only, and 4:4:4 is decoded by it.
+                next(decode(container, stream), None)
                 try:
                     container.seek(int((start + self._start) / stream.time_base), stream=stream, backward=True)
                 except av.FFmpegError:
