@@ -64,13 +64,9 @@ class Material:
             raw = np.frombuffer(os.pread(f.fileno(), size, i * size), np.uint8).reshape(h, w, CHANNELS)
         return Frame(raw[..., :3], raw[..., 3:6], raw[..., 6], raw[..., 7])
 
-    def window(self, i: int | np.ndarray, length: int = 8) -> np.ndarray:
-        """Speech features i - length/2 .. i + length/2 - 1, edges repeated: [..., L, D]."""
-        return window(self.features, np.asarray(i), length)
 
-
-def window(features: np.ndarray, i: np.ndarray, length: int = 8) -> np.ndarray:
-    """Rows i - length/2 .. i + length/2 - 1 of `features` [T, D]; edge rows repeat: [..., L, D].
+def window(features, i: np.ndarray, length: int = 8):
+    """Rows i - length/2 .. i + length/2 - 1 of `features` [T, D] (array or tensor); edge rows repeat: [..., L, D].
 
     The published code pads with zeros, which for most features is far from silence.
     """

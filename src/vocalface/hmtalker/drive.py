@@ -15,6 +15,7 @@ import numpy as np
 
 from vocalface import __version__, media
 from vocalface.errors import ConfigError, HeadError, MediaError
+from vocalface.hmtalker.data import speech_level
 from vocalface.hmtalker.head import Head, Layers
 from vocalface.hmtalker.runtime import Runtime, parse_au_edits
 from vocalface.observe.speech import extractor
@@ -114,11 +115,7 @@ class SilenceGate:
 
 def levels(samples: np.ndarray) -> np.ndarray:
     """RMS level of each 25 fps frame, dB."""
-    hop = SPEECH_RATE // FPS
-    n = frames_for(len(samples))
-    padded = np.zeros(n * hop, np.float32)
-    padded[: len(samples)] = samples
-    return 10 * np.log10(np.mean(padded.reshape(n, hop) ** 2, axis=1) + 1e-10)
+    return speech_level(samples, frames_for(len(samples)))
 
 
 def pieces(samples: np.ndarray, seconds: float = 8.0) -> Iterator[np.ndarray]:

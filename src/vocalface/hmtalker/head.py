@@ -139,7 +139,6 @@ class Layers:
 
     def __init__(self, head: Head) -> None:
         self._tmp = tempfile.TemporaryDirectory()
-        self.plate = head.arrays["plate"]
         self.frames = head.frames
         self._paths = {}
         for name in ("rgb", "alpha"):

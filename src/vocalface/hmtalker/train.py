@@ -21,7 +21,7 @@ from vocalface.errors import ConfigError, DeviceError
 from vocalface.hmtalker import validate
 from vocalface.hmtalker.collect import head_of
 from vocalface.hmtalker.config import Config, preset
-from vocalface.hmtalker.data import Frame, Material, prepare
+from vocalface.hmtalker.data import Frame, Material, prepare, window
 from vocalface.hmtalker.densify import densify_and_prune
 from vocalface.hmtalker.head import Head
 from vocalface.hmtalker.model import (
@@ -233,9 +233,7 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------------ inputs
     def windows(self, rows: np.ndarray) -> Tensor:
         """Normalised speech windows [..., L, D] of frames `rows`."""
-        length = self.config.window
-        at = np.asarray(rows)[..., None] + np.arange(-(length // 2), length - length // 2)
-        return self.features[np.clip(at, 0, len(self.features) - 1)]
+        return window(self.features, rows, self.config.window)
 
     def motion(self, i: int, path: str, gen: torch.Generator | None = None, mask: Tensor | None = None):
         window = self.windows(np.array(i))

@@ -15,6 +15,7 @@ from vocalface.metrics import image as image_metrics
 from vocalface.metrics import landmarks as landmark_metrics
 from vocalface.metrics import sync as sync_metrics
 from vocalface.observe import store
+from vocalface.training.report import strip
 from vocalface.types import AU_NAMES, LOWER_AUS, CropBox, Observations
 
 if TYPE_CHECKING:
@@ -194,12 +195,6 @@ def measure_lips(table: dict, images: dict[str, list[np.ndarray]], size: int):
     both = np.isfinite(open_true) & np.isfinite(series)
     table["audio"]["lag"] = sync_metrics.lag(open_true[both], series[both])[0]
     return open_true, series
-
-
-def strip(truth: np.ndarray, result: np.ndarray) -> np.ndarray:
-    """truth | result | 4 x difference, side by side."""
-    difference = np.clip(np.abs(truth.astype(int) - result.astype(int)) * 4, 0, 255).astype(np.uint8)
-    return np.concatenate([truth, result, difference], axis=1)
 
 
 def gate_picture(runtime, head: Head, gate: np.ndarray, m, row: int, control, size: int) -> np.ndarray:
