@@ -16,7 +16,7 @@ import numpy as np
 
 from vocalface.errors import ObservationsError
 from vocalface.observe.indices import BLENDSHAPES
-from vocalface.types import AU_NAMES, Camera
+from vocalface.types import AU_NAMES, Camera, FaceTrack
 
 PROVIDER = "mediapipe blendshapes + landmark geometry"
 JAW = 30.0  # mm of jaw drop at jawOpen = 1; 14 to 102 over ten clips, as far as landmarks tell
@@ -125,6 +125,47 @@ def without(y: np.ndarray, causes: list[np.ndarray], valid: np.ndarray) -> np.nd
     """`y` [T] less what is linear in `causes`, each [T], over the valid rows."""
     x = np.stack([*causes, np.ones(len(y))], axis=1)
     return y - x @ np.linalg.lstsq(x[valid], y[valid], rcond=None)[0]
+
+
+EYES = ("lid_left", "lid_right", "gaze_x", "gaze_y")
+"""Channels of `eyes`; left and right are the image's, as everywhere in `observe`."""
+_LIDS = (((159, 145), (158, 153), (160, 144)), ((386, 374), (385, 380), (387, 373)))  # upper over lower, image's left
+
+
+def eyes(track: FaceTrack, camera: Camera) -> np.ndarray:
+    """What AU45 does not tell, each eye's opening and where the eyes look, from a stored track.
+
+    Lids come from landmarks, gaze from blendshapes: over five clips noise in share of the range is .015 to .024
+    against .013 to .025 for the lids (and a gap is linear in the opening, eyeBlink is not: it stays under .6 for some
+    closed eyes), and in share of the deviation .08 to .20 against .09 to .21 for gaze in x, .15 to .23 against .19 to
+    .32 in y, where the pooled blendshapes are the quieter ones. Nothing is smoothed.
+
+    Args:
+        track: of T frames; without blendshapes (all zero) the gaze is 0.
+        camera: intrinsics of the track's pixels.
+
+    Returns:
+        [T, 4] float32 in `EYES`' order. Lids 0..5: 0 closed, 4 the person's usual opening. Gaze -1..1 off the
+        person's usual direction, in the head's frame, both eyes together: +x to the image's right, +y up, 1 = about
+        25 degrees; held through blinks, when the iris is not seen.
+    """
+    p = lift(track.landmarks, track.head_pose, camera) * 1000
+    gaps = np.stack([np.mean([p[:, a, 1] - p[:, b, 1] for a, b in pairs], axis=0) for pairs in _LIDS], axis=1)
+    usual, least = np.median(gaps[track.valid], axis=0), np.percentile(gaps[track.valid], 0.5, axis=0)
+    closed = np.where(least < 0.35 * usual, least, 0.1 * usual)  # a clip without a blink has no closed eye to show
+    lids = np.clip(4 * (gaps - closed) / np.maximum(usual - closed, 1e-3), 0, 5)
+
+    def shape(name: str) -> np.ndarray:
+        return track.blendshapes[:, BLENDSHAPES.index(name)]
+
+    # The person's left is the image's right.
+    x = (shape("eyeLookOutLeft") - shape("eyeLookInLeft") + shape("eyeLookInRight") - shape("eyeLookOutRight")) / 2
+    y = sum(shape(f"eyeLookUp{side}") - shape(f"eyeLookDown{side}") for side in ("Left", "Right")) / 2
+    looks = (lids.mean(1) > 2.4) & track.valid
+    rows = np.arange(len(track))
+    if looks.any():
+        x, y = (np.interp(rows, rows[looks], (v - np.median(v[looks]))[looks]) for v in (x, y))
+    return np.concatenate([lids, np.clip(np.stack([x, y], axis=1), -1, 1)], axis=1).astype(np.float32)
 
 
 def from_table(path: Path | str, frames: int, tolerance: int = 2) -> np.ndarray:
