@@ -20,6 +20,7 @@ from vocalface.hmtalker.model import (
     composite,
     draw_mask,
     draw_path,
+    outputs,
 )
 
 
@@ -132,18 +133,19 @@ def test_alternate_pairing_takes_audio_every_other_step():
 
 def test_zero_head_leaves_the_canonical_field_and_outside_nothing_moves(face):
     means = torch.rand(20, 3) * 0.2 - 0.1
-    outside = face.deform(face.regions(means + 1), torch.randn(32), torch.randn(7))
+    field = GaussianField(means, torch.rand(20, 3), torch.full((20,), 0.01), 0)
+    far = GaussianField(means + 1, torch.rand(20, 3), torch.full((20,), 0.01), 0)
+    outside = face.deform(face.regions(far), torch.randn(32), torch.randn(7))
     assert (outside.means == 0).all() and (outside.quats == 0).all() and (outside.scales == 0).all()
     face.head[4].weight.data.zero_()
-    still = face.deform(face.regions(means), torch.randn(32), torch.randn(7))
-    field = GaussianField(means, torch.rand(20, 3), torch.full((20,), 0.01), 0)
+    still = face.deform(face.regions(field), torch.randn(32), torch.randn(7))
     a, b = field.gaussians(), field.gaussians(still)
     assert torch.equal(a.means, b.means) and torch.equal(a.scales, b.scales)
 
 
 def test_deformation_never_alters_opacity_or_colour(face):
     field = GaussianField(torch.rand(20, 3) * 0.1, torch.rand(20, 3), torch.full((20,), 0.01), 2)
-    delta = face.deform(face.regions(field.means), torch.randn(32), torch.randn(7))
+    delta = face.deform(face.regions(field), torch.randn(32), torch.randn(7))
     eye = torch.tensor([0.0, 0.0, 0.7])
     a, b = field.gaussians(None, eye, 2), field.gaussians(delta, eye, 2)
     assert torch.equal(a.opacities, b.opacities) and torch.equal(a.colors, b.colors)
@@ -185,12 +187,20 @@ def test_explicit_features_of_any_width_give_32(dim):
     "change",
     [
         {"fusion": "concat"}, {"fusion": "fixed"}, {"fusion": "implicit"}, {"fusion": "explicit"},
-        {"mapper": "expnet"}, {"deformation": "linear"},
+        {"mapper": "expnet"}, {"color_motion": True}, {"deformation": "linear"},
+        {"deformation": "linear", "color_motion": True},
     ],
 )  # fmt: skip
 def test_every_ablation_switch_builds_and_has_gradients(change):
-    field = FaceField(Config(**change), 24)
-    motion = field.motion(torch.randn(8, 24), torch.rand(7), torch.rand(10), "vanilla")
-    delta = field.deform(field.regions(torch.rand(6, 3) * 0.1), motion.c_f, motion.c_u)
+    config = Config(**change)
+    net = FaceField(config, 24)
+    field = GaussianField(torch.rand(6, 3) * 0.1, torch.rand(6, 3), torch.full((6,), 0.01), 0)
+    if config.deformation == "linear":
+        field.basis = torch.nn.Parameter(torch.randn(6, outputs(config), config.linear_rank))
+    motion = net.motion(torch.randn(8, 24), torch.rand(7), torch.rand(10), "vanilla")
+    delta = net.deform(net.regions(field), motion.c_f, motion.c_u)
+    assert (delta.colors is not None) == config.color_motion
     (delta.means.square().sum() + alignment_loss(motion.c_ea, motion.c_ev)).backward()
-    assert field.encoder.table.grad is not None and torch.isfinite(field.encoder.table.grad).all()
+    learns = field.basis if config.deformation == "linear" else net.encoder.table
+    assert torch.isfinite(learns.grad).all() and learns.grad.any()
+    assert net.listening(net.regions(field)).shape == (6, 32)

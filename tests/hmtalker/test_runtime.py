@@ -8,7 +8,7 @@ from vocalface.errors import ConfigError, HeadError
 from vocalface.hmtalker.config import Config
 from vocalface.hmtalker.drive import SilenceGate, Smoother, mirror, parse_color
 from vocalface.hmtalker.head import Head
-from vocalface.hmtalker.model import FaceField, GaussianField, MouthField
+from vocalface.hmtalker.model import FaceField, GaussianField, MouthField, outputs
 from vocalface.hmtalker.runtime import Runtime, parse_au_edits
 from vocalface.hmtalker.scene import matrix_to_quat, quat_product
 from vocalface.types import LOWER_AUS, Camera, CropBox
@@ -24,6 +24,8 @@ def make(config: Config, dim: int = 20, n: int = 50):
         name: GaussianField(torch.rand(n, 3) * 0.2 - 0.1, torch.rand(n, 3), torch.full((n,), 0.01), config.sh_degree)
         for name in ("face", "mouth")
     }
+    if config.deformation == "linear":
+        fields["face"].basis = torch.nn.Parameter(0.1 * torch.randn(n, outputs(config), config.linear_rank))
     arrays = {}
     for name, net in (("face", face_net), ("mouth", mouth_net)):
         if fields[name].shn.numel():
@@ -44,7 +46,8 @@ POSE = np.array([[0.96, 0.0, 0.28, 0.01], [0, -1, 0, 0.02], [0.28, 0, -0.96, 0.7
     "change",
     [
         {}, {"sh_degree": 0}, {"fusion": "concat"}, {"fusion": "fixed"}, {"fusion": "implicit"},
-        {"fusion": "explicit"}, {"mapper": "expnet"}, {"deformation": "linear"},
+        {"fusion": "explicit"}, {"mapper": "expnet"}, {"color_motion": True}, {"deformation": "linear"},
+        {"deformation": "linear", "color_motion": True},
     ],
 )  # fmt: skip
 def test_runtime_equals_the_model(change):
@@ -58,7 +61,7 @@ def test_runtime_equals_the_model(change):
         np.testing.assert_allclose(out["c_f"], motion.c_f.numpy(), atol=1e-5)
         c_mouth = mouth_net.speech(torch.from_numpy(windows))
         np.testing.assert_allclose(out["mouth"], c_mouth.numpy(), atol=1e-5)
-        delta = face_net.deform(face_net.regions(fields["face"].means), motion.c_f[0], torch.from_numpy(upper))
+        delta = face_net.deform(face_net.regions(fields["face"]), motion.c_f[0], torch.from_numpy(upper))
         r, t = torch.from_numpy(POSE[:3, :3]), torch.from_numpy(POSE[:3, 3])
         expected = fields["face"].gaussians(delta, -(r.T @ t), head.config.sh_degree)
         inner = mouth_net.deform(mouth_net.encoder(fields["mouth"].means), c_mouth[0])

@@ -25,7 +25,8 @@ def head_of(trainer: Trainer, obs: Observations, *, consent: str | None, seconds
     arrays: dict[str, np.ndarray] = {}
     for name in ("face", "mouth"):
         for key, value in getattr(trainer, name).state_dict().items():
-            arrays[f"{name}.{key}"] = value.numpy().astype(np.float32)
+            kind = np.float16 if key == "basis" else np.float32  # blendshapes are most of the file
+            arrays[f"{name}.{key}"] = value.numpy().astype(kind)
         for key, value in getattr(trainer, f"{name}_net").state_dict().items():
             arrays[f"{name}_net.{key}"] = value.numpy().astype(np.float32)
     with torch.no_grad():

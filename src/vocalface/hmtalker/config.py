@@ -21,6 +21,8 @@ class Config:
     audio: Literal["articulatory", "mel", "ave", "hubert", "deepspeech"] = "articulatory"
     explicit: Literal["au", "3dmm", "blendshape"] = "au"  # Table 4: what the explicit lower-face feature is
     window: int = 8  # speech frames i-4 .. i+3 that AudioNet and AudioAttNet see
+    upper: Literal["au", "au+shape"] = "au"  # au+shape adds principal components of lids, brows and irises
+    upper_rank: int = 10  # how many of them
 
     # --- fields ------------------------------------------------------------------------------------------------
     face_gaussians: int = 2_000  # at the start; densification adds
@@ -30,7 +32,8 @@ class Config:
     sh_degree: int = 2  # spherical harmonics of the colour, 0..2
     bound: float = 0.15  # metres, half side of the tri-plane's cube
     deformation: Literal["mlp", "linear"] = "mlp"  # linear = Gaussian blendshapes
-    linear_rank: int = 24  # blendshapes of the linear deformation
+    linear_rank: int = 16  # blendshapes of the linear deformation
+    color_motion: bool = False  # the deformation also moves the colour (wrinkles, shadows, lids over eyes)
 
     # --- hybrid motion (CMDM and HMMM) -------------------------------------------------------------------------
     fusion: Literal["gate", "concat", "fixed", "implicit", "explicit"] = "gate"
@@ -68,6 +71,7 @@ class Config:
     lr_opacity: float = 0.05
     lr_scale: float = 3e-3
     lr_rotation: float = 1e-3
+    lr_basis: float = 1e-3  # Gaussian blendshapes
     lr_grid: float = 5e-3
     lr_net: float = 5e-4
     lr_speech: float = 5e-4  # AudioNet and the mapper
@@ -86,6 +90,7 @@ class Config:
     # --- generalisation ----------------------------------------------------------------------------------------
     condition_noise: float = 0.0  # std of noise on the control vectors, in their own std
     feature_noise: float = 0.0  # std of noise on speech features, in their own std
+    upper_noise: float = 0.0  # std of noise on the upper face's condition, in its own std
     net_decay: float = 0.0  # AdamW weight decay of the speech networks
 
     match_amplitude: bool = False  # predicted AUs get the spread of the seen ones, at the end

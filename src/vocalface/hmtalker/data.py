@@ -18,6 +18,7 @@ from vocalface import media
 from vocalface.errors import MediaError, ObservationsError, OutputError
 from vocalface.hmtalker.config import Config
 from vocalface.observe import indices, store
+from vocalface.observe.action_units import lift
 from vocalface.observe.speech import extractor
 from vocalface.types import FACE, FPS, HAIR, LOWER_AU_INDEX, MOUTH, UPPER_AU_INDEX, Camera, CropBox, Observations
 
@@ -48,7 +49,7 @@ class Material:
     features: np.ndarray  # [T, D] float32 speech features
     feature_name: str
     explicit: np.ndarray  # [T, E] float32 lower-face explicit feature
-    upper: np.ndarray  # [T, 7] float32
+    upper: np.ndarray  # [T, U] float32: the seven upper AUs first
     lips: np.ndarray  # [T, 4] int, lips_rect x0 y0 x1 y1 relative to the box
     gap: np.ndarray  # [T] float32, inner-lip opening, px
     valid: np.ndarray  # [T] bool
@@ -120,13 +121,7 @@ def expression_coefficients(obs: Observations, k: int) -> np.ndarray:
     model is needed). Scaled to unit standard deviation and shifted so that the training median is 1.
     """
     points = head_landmarks(obs.track.landmarks, obs.track.head_pose, obs.camera)[:, indices.LOWER_FACE]
-    flat = points.reshape(len(points), -1)
-    train = flat[: train_frames(len(flat), 1 / 11)]
-    mean = train.mean(0)
-    _, _, basis = np.linalg.svd(train - mean, full_matrices=False)
-    coefficients = (flat - mean) @ basis[:k].T
-    spread = coefficients[: len(train)].std(0) + 1e-8
-    return np.clip(coefficients / spread + 1, -AU_LIMIT, AU_LIMIT).astype(np.float32)
+    return np.clip(components(points, k, obs.track.valid) + 1, -AU_LIMIT, AU_LIMIT)
 
 
 def head_landmarks(landmarks: np.ndarray, poses: np.ndarray, camera: Camera) -> np.ndarray:
@@ -195,9 +190,38 @@ def prepare(obs: Observations, config: Config, folder: Path, progress: Progress 
         frames=n, train=train_frames(n, config.val_fraction), box=box, camera=obs.camera.scaled(scale),
         poses=obs.track.head_pose.astype(np.float32), features=features, feature_name=feature.name,
         explicit=explicit_features(obs, config),
-        upper=upper_units(obs.track.action_units), lips=lips, gap=(inner.max(1) - inner.min(1)).astype(np.float32),
+        upper=upper_features(obs, config), lips=lips, gap=(inner.max(1) - inner.min(1)).astype(np.float32),
         valid=obs.track.valid, silent=level < silence_threshold(level), landmarks=landmarks, path=path,
     )  # fmt: skip
+
+
+def upper_features(obs: Observations, config: Config) -> np.ndarray:
+    """The upper face's condition [T, U]: seven AUs; with "au+shape" also principal components of the person's own lids,
+    brows and irises in the head's frame (unit spread), which tell the two eyes apart and follow the gaze."""
+    units = upper_units(obs.track.action_units)
+    if config.upper == "au":
+        return units
+    track = obs.track
+    points = lift(track.landmarks, track.head_pose, obs.camera)
+    eyes = []
+    for lids, brow, iris, corners in (
+        (indices.EYE_LEFT, indices.BROW_LEFT, indices.IRIS_LEFT, [33, 133]),
+        (indices.EYE_RIGHT, indices.BROW_RIGHT, indices.IRIS_RIGHT, [362, 263]),
+    ):  # about the corners of the eye: what is left of the pose's error moves all points alike
+        eyes.append(points[:, [*lids, *brow, *iris]] - points[:, corners].mean(1, keepdims=True))
+    return np.concatenate([units, components(np.concatenate(eyes, 1), config.upper_rank, track.valid)], axis=1)
+
+
+def components(points: np.ndarray, k: int, valid: np.ndarray) -> np.ndarray:
+    """First k principal components [T, k] of point sets [T, P, 3], zero mean and unit spread over the training part."""
+    flat = points.reshape(len(points), -1)
+    train = flat[: train_frames(len(flat), 1 / 11)][valid[: train_frames(len(flat), 1 / 11)]]
+    mean = train.mean(0)
+    _, _, basis = np.linalg.svd(train - mean, full_matrices=False)
+    coefficients = (flat - mean) @ basis[:k].T
+    return np.clip(coefficients / (((train - mean) @ basis[:k].T).std(0) + 1e-8), -AU_LIMIT, AU_LIMIT).astype(
+        np.float32
+    )
 
 
 def upper_units(action_units: np.ndarray) -> np.ndarray:

@@ -212,28 +212,28 @@ class Smoother:
 
 # ------------------------------------------------------------------------------------------------------- the other face
 def upper_face(head: Head, options: Options, frames: int | None = None) -> Callable[[int, int], np.ndarray]:
-    """Function (output frame, track frame) -> upper AUs [7]."""
+    """Function (output frame, track frame) -> the upper face's condition [U]."""
     track = head.arrays["track.upper"]
     if options.upper == "reference":
         return lambda i, j: track[j]
     calm = np.median(track, axis=0)
-    calm[UPPER_AUS.index("AU45")] = np.percentile(track[:, UPPER_AUS.index("AU45")], 30)
+    lids = track[:, UPPER_AUS.index("AU45")]
+    calm[UPPER_AUS.index("AU45")] = np.percentile(lids, 30)
     if options.upper == "still":
         return lambda i, j: calm
     if options.upper != "blink":
         raise ConfigError(f"unknown upper face {options.upper!r}", "--upper", "use reference, blink or still")
-    peak = min(2.0, float(np.percentile(track[:, UPPER_AUS.index("AU45")], 95)))
+    shut = np.median(track[lids >= np.percentile(lids, 97)], axis=0)  # what the whole condition is in a blink
+    closing = np.where(np.arange(len(calm)) < len(UPPER_AUS), 0, shut - calm)
+    closing[UPPER_AUS.index("AU45")] = max(min(2.0, float(np.percentile(lids, 95))) - calm[6], 0)
     rng = np.random.default_rng(options.seed)
     state = {"next": int(FPS * max(1.0, rng.lognormal(np.log(3.5), 0.45)))}
 
     def blink(i: int, j: int) -> np.ndarray:
-        row = calm.copy()
         if i >= state["next"] + len(BLINK):
             state["next"] = i + int(FPS * max(1.0, rng.lognormal(np.log(3.5), 0.45)))
         k = i - state["next"]
-        if 0 <= k < len(BLINK):
-            row[UPPER_AUS.index("AU45")] = max(row[UPPER_AUS.index("AU45")], peak * BLINK[k])
-        return row
+        return calm + closing * BLINK[k] if 0 <= k < len(BLINK) else calm
 
     return blink
 

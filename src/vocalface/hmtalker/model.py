@@ -201,11 +201,12 @@ class Fusion(nn.Module):
 # ------------------------------------------------------------------------------------------------------- deformation
 @dataclass
 class Delta:
-    """What the field adds to the raw (pre-activation) Gaussians; colour and opacity never change."""
+    """What the field adds to the raw (pre-activation) Gaussians; opacity never changes, colour only when asked."""
 
     means: Tensor  # [N, 3] metres
     quats: Tensor | None = None  # [N, 4]
     scales: Tensor | None = None  # [N, 3], before the softplus
+    colors: Tensor | None = None  # [N, 3] RGB, with `color_motion`
 
 
 @dataclass
@@ -213,7 +214,7 @@ class Motion:
     """The control vectors of one frame, kept for losses, reports and tests."""
 
     c_f: Tensor  # [32] lower face
-    c_u: Tensor  # [7] upper face
+    c_u: Tensor  # [U] upper face
     c_i: Tensor  # [32] implicit, from speech
     c_ea: Tensor  # [32] explicit, predicted from speech
     c_ev: Tensor | None  # [32] explicit, seen
@@ -221,9 +222,13 @@ class Motion:
 
 
 class FaceField(nn.Module):
-    """The face's motion field: CMDM, HMMM, region attention (eq. 8) and the deformation head (eq. 9)."""
+    """The face's motion field: CMDM, HMMM, region attention (eq. 8) and the deformation head (eq. 9).
 
-    def __init__(self, config: Config, feature_dim: int, explicit_dim: int = AUS) -> None:
+    With deformation="linear" a small network turns the control vectors into K coefficients, and every Gaussian has
+    K blendshapes of its own (`GaussianField.basis`) in place of the tri-plane, the attention and the MLP.
+    """
+
+    def __init__(self, config: Config, feature_dim: int, explicit_dim: int = AUS, upper_dim: int = UPPER) -> None:
         super().__init__()
         self.config = config
         self.encoder = TriPlaneEncoder(16, 256 * config.bound, config.bound)
@@ -236,15 +241,16 @@ class FaceField(nn.Module):
         self.fusion = Fusion(config.fusion, config.fixed_alpha)
         self.attend_lower = nn.Sequential(nn.Linear(36, 32, bias=False), nn.ReLU(), nn.Linear(32, IMPLICIT, bias=False))
         self.attend_upper = nn.Sequential(
-            nn.Linear(36, 16, bias=False), nn.ReLU(), nn.Linear(16, UPPER, bias=False), nn.ReLU()
+            nn.Linear(36, 16, bias=False), nn.ReLU(), nn.Linear(16, upper_dim, bias=False), nn.ReLU()
         )
         if config.deformation == "linear":
-            self.mix = nn.Linear(IMPLICIT + UPPER, config.linear_rank, bias=False)
-            self.head = nn.Linear(36, 10 * config.linear_rank, bias=False)
+            self.mix = nn.Sequential(
+                nn.Linear(IMPLICIT + upper_dim, 48), nn.LeakyReLU(0.02), nn.Linear(48, config.linear_rank)
+            )
         else:
             self.head = nn.Sequential(
-                nn.Linear(36 + UPPER + IMPLICIT, 64, bias=False), nn.ReLU(),
-                nn.Linear(64, 64, bias=False), nn.ReLU(), nn.Linear(64, 10, bias=False),
+                nn.Linear(36 + upper_dim + IMPLICIT, 64, bias=False), nn.ReLU(),
+                nn.Linear(64, 64, bias=False), nn.ReLU(), nn.Linear(64, outputs(config), bias=False),
             )  # fmt: skip
 
     def motion(
@@ -254,7 +260,7 @@ class FaceField(nn.Module):
         """Control vectors of one frame (or a batch of frames in the leading axes).
 
         Args:
-            window: [..., L, D] speech features; upper: [..., 7] AUs; explicit: [..., dim] lower AUs seen in the frame,
+            window: [..., L, D] speech features; upper: [..., U] AUs; explicit: [..., dim] lower AUs seen in the frame,
             needed by the paths "masked" and "vanilla"; mask: [32] for "masked".
         """
         c_i = self.speech(window)
@@ -267,19 +273,34 @@ class FaceField(nn.Module):
         c_f, alpha = self.fusion(implicit, c_e)
         return Motion(c_f, upper, c_i, c_ea, c_ev, alpha)
 
-    def regions(self, means: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What depends on position only: H [N, 36], lower attention [N, 32], upper attention [N, 7]."""
-        h = self.encoder(means)
+    def regions(self, field: GaussianField) -> tuple[Tensor, ...]:
+        """What does not depend on the frame: H [N, 36], lower attention [N, 32], upper attention [N, U]; or, linear,
+        the Gaussians' blendshapes [N, C, K]. Positions get no gradient through it."""
+        if self.config.deformation == "linear":
+            return (field.basis,)
+        h = self.encoder(field.means.detach())
         return h, self.attend_lower(h), self.attend_upper(h)
 
-    def deform(self, regions: tuple[Tensor, Tensor, Tensor], c_f: Tensor, c_u: Tensor) -> Delta:
-        h, lower, upper = regions
+    def deform(self, regions: tuple[Tensor, ...], c_f: Tensor, c_u: Tensor) -> Delta:
         if self.config.deformation == "linear":
-            k = self.mix(torch.cat([c_u, c_f]))  # [K]
-            out = torch.einsum("nck,k->nc", self.head(h).view(len(h), 10, -1), k)
+            out = regions[0] @ self.mix(torch.cat([c_u, c_f]))  # [N, C, K] @ [K]
         else:
+            h, lower, upper = regions
             out = self.head(torch.cat([h, c_u * upper, c_f * lower], dim=-1))
-        return Delta(1e-2 * out[:, :3], out[:, 3:7], out[:, 7:10])
+        colors = 0.1 * out[:, 10:13] if self.config.color_motion else None
+        return Delta(1e-2 * out[:, :3], out[:, 3:7], out[:, 7:10], colors)
+
+    def listening(self, regions: tuple[Tensor, ...]) -> Tensor:
+        """How strongly each Gaussian answers to each channel of c_f, [N, 32]: the gate's picture weighs with it."""
+        if self.config.deformation == "linear":
+            first, last = self.mix[0].weight[:, -IMPLICIT:], self.mix[2].weight
+            return (regions[0][:, :3] @ (last @ first)).norm(dim=1)
+        return regions[1].abs()
+
+
+def outputs(config: Config) -> int:
+    """Channels of the deformation: position 3, quaternion 4, scale 3, and colour 3 with `color_motion`."""
+    return 13 if config.color_motion else 10
 
 
 class MouthField(nn.Module):
@@ -334,6 +355,7 @@ class GaussianField(nn.Module):
         self.opacities = nn.Parameter(torch.full((n,), math.log(opacity / (1 - opacity))))
         self.sh0 = nn.Parameter(((colors - 0.5) / SH_C0)[:, None])  # [N, 1, 3]
         self.shn = nn.Parameter(torch.zeros(n, (sh_degree + 1) ** 2 - 1, 3))
+        self.basis = nn.Parameter(torch.zeros(n, 0, 0))  # [N, C, K] own blendshapes, with deformation="linear"
 
     def __len__(self) -> int:
         return len(self.means)
@@ -349,11 +371,13 @@ class GaussianField(nn.Module):
 
     def gaussians(self, delta: Delta | None = None, eye: Tensor | None = None, degree: int = 0) -> Gaussians:
         means, quats, scales = self.means, self.quats, self.scales
+        colors = self.colors(eye, degree)
         if delta is not None:
             means = means + delta.means
             quats = quats if delta.quats is None else quats + delta.quats
             scales = scales if delta.scales is None else scales + delta.scales
-        return Gaussians(means, quats, F.softplus(scales), self.opacities.sigmoid(), self.colors(eye, degree))
+            colors = colors if delta.colors is None else (colors + delta.colors).clamp_min(0)
+        return Gaussians(means, quats, F.softplus(scales), self.opacities.sigmoid(), colors)
 
 
 def composite(face: Tensor, face_alpha: Tensor, mouth: Tensor, mouth_alpha: Tensor, behind: Tensor) -> Tensor:

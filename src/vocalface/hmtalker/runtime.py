@@ -123,18 +123,19 @@ class Runtime:
         self.f, self.m = Weights(a, "face_net."), Weights(a, "mouth_net.")
         self.face = {k: a[f"face.{k}"] for k in ("means", "quats", "scales", "opacities", "sh0", "shn")}
         self.mouth = {k: a[f"mouth.{k}"] for k in ("means", "quats", "scales", "opacities", "sh0", "shn")}
-        h = encode(self.f["encoder.table"], 16, 256 * c.bound, c.bound, self.face["means"])
-        lower = self.f.linear("attend_lower.2", relu(self.f.linear("attend_lower.0", h)))
-        upper = relu(self.f.linear("attend_upper.2", relu(self.f.linear("attend_upper.0", h))))
         if c.deformation == "linear":
-            k = c.linear_rank
-            self.basis = self.f.linear("head", h).reshape(len(h), 10, k)
+            self.basis = a["face.basis"].astype(np.float32)  # [N, C, K]
+            mixed = self.f["mix.2.weight"] @ self.f["mix.0.weight"][:, -32:]
+            self.lower_attention = np.linalg.norm(self.basis[:, :3] @ mixed, axis=(1, 2))
         else:
-            w = self.f["head.0.weight"]  # [64, 36 + 7 + 32]
+            h = encode(self.f["encoder.table"], 16, 256 * c.bound, c.bound, self.face["means"])
+            lower = self.f.linear("attend_lower.2", relu(self.f.linear("attend_lower.0", h)))
+            upper = relu(self.f.linear("attend_upper.2", relu(self.f.linear("attend_upper.0", h))))
+            w = self.f["head.0.weight"]  # [64, 36 + U + 32]
             self.first_static = h @ w[:, :36].T  # [N, 64]
-            self.first_moving = w[:, 36:]  # [64, 39]
-        self.attention = np.concatenate([upper, lower], axis=1).astype(np.float32)  # [N, 39]
-        self.lower_attention = np.linalg.norm(lower, axis=1)
+            self.first_moving = w[:, 36:]  # [64, U + 32]
+            self.attention = np.concatenate([upper, lower], axis=1).astype(np.float32)  # [N, U + 32]
+            self.lower_attention = np.linalg.norm(lower, axis=1)
         hm = encode(self.m["encoder.table"], 64, 384 * c.bound, c.bound, self.mouth["means"])
         self.mouth_static = hm @ self.m["head.0.weight"][:, :36].T
         self.opacity = {"face": sigmoid(self.face["opacities"]), "mouth": sigmoid(self.mouth["opacities"])}
@@ -186,7 +187,7 @@ class Runtime:
     # ------------------------------------------------------------------------------------------------------- frame
     def _deform(self, c_f: np.ndarray, c_u: np.ndarray) -> np.ndarray:
         if self.config.deformation == "linear":
-            return self.basis @ (self.f["mix.weight"] @ np.concatenate([c_u, c_f]))
+            return self.basis @ self.f.linear("mix.2", leaky(self.f.linear("mix.0", np.concatenate([c_u, c_f]))))
         control = np.concatenate([c_u, c_f]).astype(np.float32)
         x = self.attention @ (self.first_moving * control).T
         x += self.first_static
@@ -198,24 +199,26 @@ class Runtime:
     def gaussians(self, c_f: np.ndarray, c_u: np.ndarray, mouth: np.ndarray, pose: np.ndarray):
         """Both fields deformed and moved into the camera's frame by `pose` [4, 4]: (face, mouth) Gaussians."""
         d = self._deform(c_f, c_u)
-        face = self._place(self.face, self.opacity["face"], pose, d[:, :3] * np.float32(1e-2), d[:, 3:7], d[:, 7:10])
+        tint = d[:, 10:13] * np.float32(0.1) if self.config.color_motion else None
+        shift = d[:, :3] * np.float32(1e-2)
+        face = self._place(self.face, self.opacity["face"], pose, shift, d[:, 3:7], d[:, 7:10], tint)
         w = self.m["head.0.weight"][:, 36:]
         x = relu(self.mouth_static + w @ mouth)
         x = relu(x @ self.m["head.2.weight"].T) @ self.m["head.4.weight"].T
         shift = x * np.array([2e-3, 1e-2, 2e-3], np.float32)
-        return face, self._place(self.mouth, self.opacity["mouth"], pose, shift, None, None)
+        return face, self._place(self.mouth, self.opacity["mouth"], pose, shift, None, None, None)
 
-    def _place(self, raw: dict, opacity: np.ndarray, pose: np.ndarray, shift, turn, grow) -> Gaussians:
+    def _place(self, raw: dict, opacity: np.ndarray, pose: np.ndarray, shift, turn, grow, tint) -> Gaussians:
         r, t = pose[:3, :3].astype(np.float32), pose[:3, 3].astype(np.float32)
         means = (raw["means"] + shift) @ r.T + t
         quats = raw["quats"] if turn is None else raw["quats"] + turn
         scales = softplus(raw["scales"] if grow is None else raw["scales"] + grow)
         return Gaussians(
             means.astype(np.float32), rotate_quats(r, quats).astype(np.float32), scales.astype(np.float32),
-            opacity.astype(np.float32), self._colors(raw, -r.T @ t),
+            opacity.astype(np.float32), self._colors(raw, -r.T @ t, tint),
         )  # fmt: skip
 
-    def _colors(self, raw: dict, eye: np.ndarray) -> np.ndarray:
+    def _colors(self, raw: dict, eye: np.ndarray, tint: np.ndarray | None) -> np.ndarray:
         rgb = raw["sh0"][:, 0] * np.float32(SH_C0) + np.float32(0.5)
         k = raw["shn"].shape[1]
         if k:
@@ -230,7 +233,8 @@ class Runtime:
                     0.5462742152960396 * (x * x - y * y),
                 ]  # fmt: skip
             rgb = rgb + np.einsum("kn,nkc->nc", np.stack(basis), raw["shn"])
-        return np.maximum(rgb, 0).astype(np.float32)
+        rgb = np.maximum(rgb, 0)
+        return (rgb if tint is None else np.maximum(rgb + tint, 0)).astype(np.float32)
 
 
 def rotate_quats(r: np.ndarray, quats: np.ndarray) -> np.ndarray:

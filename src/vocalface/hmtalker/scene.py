@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vocalface.hmtalker.config import Config
 from vocalface.hmtalker.data import Material, head_landmarks, head_pixels
-from vocalface.hmtalker.model import GaussianField
+from vocalface.hmtalker.model import GaussianField, outputs
 from vocalface.observe import indices
 from vocalface.render import rasterize
 from vocalface.types import MOUTH, Camera, Gaussians
@@ -108,8 +108,11 @@ def initial_fields(material: Material, config: Config, rng: np.random.Generator)
     if config.init == "random":
         face = _cloud(rng.uniform(-0.1, 0.1, (config.face_gaussians, 3)), rng, config)
         mouth = _cloud(rng.uniform(-0.1, 0.1, (config.mouth_gaussians, 3)), rng, config)
-        return face, mouth
-    return _face_from_surface(material, config, rng), _mouth_box(material, config, rng)
+    else:
+        face, mouth = _face_from_surface(material, config, rng), _mouth_box(material, config, rng)
+    if config.deformation == "linear":
+        face.basis = nn.Parameter(torch.zeros(len(face), outputs(config), config.linear_rank))
+    return face, mouth
 
 
 def _cloud(points: np.ndarray, rng: np.random.Generator, config: Config) -> GaussianField:

@@ -96,7 +96,8 @@ class Trainer:
         self.features = torch.from_numpy(normal.clip(-6, 6).astype(np.float32))
         self.explicit = torch.from_numpy(material.explicit)
         self.upper = torch.from_numpy(material.upper)
-        self.face_net = FaceField(config, dim, material.explicit.shape[1])
+        self.upper_std = self.upper[: material.train].std(0) + 1e-3
+        self.face_net = FaceField(config, dim, material.explicit.shape[1], self.upper.shape[1])
         self.mouth_net = MouthField(config, dim)
         if config.mapper == "expnet":
             self.face_net.mapper.reference.copy_(self.explicit[: material.train].mean(0))
@@ -179,6 +180,7 @@ class Trainer:
                 {"params": [field.opacities], "lr": c.lr_opacity, "name": "opacities"},
                 {"params": [field.scales], "lr": c.lr_scale, "name": "scales"},
                 {"params": [field.quats], "lr": c.lr_rotation, "name": "quats"},
+                {"params": [field.basis], "lr": c.lr_basis, "name": "basis"},
             ]
             groups = [g for g in groups if g["params"][0].numel()]
             made: torch.optim.Optimizer = torch.optim.Adam(groups, eps=1e-15, fused=True)
@@ -201,7 +203,7 @@ class Trainer:
                 {"params": speech, "lr": c.lr_speech, "weight_decay": c.net_decay},
                 {"params": rest, "lr": c.lr_net, "weight_decay": 0.0},
             ]
-            made = torch.optim.AdamW(groups, betas=(0.9, 0.99), eps=1e-8)
+            made = torch.optim.AdamW(groups, betas=(0.9, 0.99), eps=1e-8, fused=True)
         for group in made.param_groups:
             group["initial_lr"] = group["lr"]
         self._optimisers[name] = made
@@ -239,7 +241,10 @@ class Trainer:
         window = self.windows(np.array(i))
         if gen is not None and self.config.feature_noise:
             window = window + self.config.feature_noise * torch.randn(window.shape, generator=gen)
-        out = self.face_net.motion(window, self.upper[i], self.explicit[i], path, mask)
+        upper = self.upper[i]
+        if gen is not None and self.config.upper_noise:
+            upper = upper + self.config.upper_noise * self.upper_std * torch.randn(upper.shape, generator=gen)
+        out = self.face_net.motion(window, upper, self.explicit[i], path, mask)
         return out, window
 
     # ------------------------------------------------------------------------------------------------------- steps
@@ -299,7 +304,7 @@ class Trainer:
             path = draw_path(c, gen, self.step)
             mask = draw_mask(c, gen) if path == "masked" else None
             motion, _ = self.motion(i, path, gen, mask)
-            regions = self.face_net.regions(self.face.means.detach())
+            regions = self.face_net.regions(self.face)
             c_f = motion.c_f
             if c.condition_noise:
                 c_f = c_f + c.condition_noise * torch.randn(c_f.shape, generator=gen) * c_f.detach().abs().mean()
@@ -322,7 +327,8 @@ class Trainer:
         if motion is not None:
             loss = loss + c.align_weight * alignment_loss(motion.c_ea, motion.c_ev, c.align_detach)
             loss = loss + c.motion_l1 * sum(d.abs().mean() for d in (delta.means, delta.quats, delta.scales))
-            if c.attention_weight and self.step % (1 if c.preset == "paper" else 8) == 0:
+            by_attention = c.attention_weight > 0 and c.deformation == "mlp"
+            if by_attention and self.step % (1 if c.preset == "paper" else 8) == 0:
                 loss = loss + self._attention(regions, gaussians, pose, view)
         names = ["gaussians.face"] if warm else ["gaussians.face", "motion.face"]
         self._update(loss, names, done, frame=i)
@@ -372,7 +378,7 @@ class Trainer:
             c_f = motion.c_f
             if c.condition_noise and c.fuse_motion:
                 c_f = c_f + c.condition_noise * torch.randn(c_f.shape, generator=gen) * c_f.detach().abs().mean()
-            delta = self.face_net.deform(self.face_net.regions(self.face.means.detach()), c_f, motion.c_u)
+            delta = self.face_net.deform(self.face_net.regions(self.face), c_f, motion.c_u)
             mouth_delta = self.mouth_net.deform(
                 self.mouth_net.encoder(self.mouth.means.detach()), self.mouth_net.speech(window)
             )
@@ -410,7 +416,7 @@ class Trainer:
         keep = (rows & ~view.mouth)[..., None]
         with torch.no_grad():
             motion, _ = self.motion(i, "audio")
-            delta = self.face_net.deform(self.face_net.regions(self.face.means.detach()), motion.c_f, motion.c_u)
+            delta = self.face_net.deform(self.face_net.regions(self.face), motion.c_f, motion.c_u)
             gaussians = self.face.gaussians(delta, self._eye(self.poses.at(i)), self.config.sh_degree)
         # Start where the last frame ended: the tracker's depth error drifts slowly.
         if i > 0 and not self.poses.delta[i].any():

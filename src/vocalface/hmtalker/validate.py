@@ -124,11 +124,11 @@ def validate(trainer: Trainer, obs: Observations, head: Head, progress=None) -> 
         table["audio"]["lag"] = sync_metrics.lag(true26, au_curves["AU26"][1])[0]
     metrics = {"val": table["audio"], "rows": table, "protocol": protocol(size, len(rows))}
     with torch.no_grad():
-        regions = trainer.face_net.regions(trainer.face.means)
+        listening = trainer.face_net.listening(trainer.face_net.regions(trainer.face))
         alpha_mean = trainer.face_net.motion(
             trainer.windows(rows), trainer.upper[rows], trainer.explicit[rows], "audio"
         ).alpha.mean(0)
-        gate = (regions[1].abs() @ alpha_mean / (regions[1].abs().sum(1) + 1e-9)).numpy()
+        gate = (listening @ alpha_mean / (listening.sum(1) + 1e-9)).numpy()
     return Validation(
         metrics, table, strips, au_curves, np.array(trainer.curves).reshape(-1, 4),
         gate_picture(runtime, head, gate, m, rows[0], control["audio"], size), opening,

@@ -27,6 +27,10 @@ RIGID = [
 ]  # fmt: skip
 """Points that expressions move little: upper face, nose bridge, temples, cheek bones."""
 
+BROW_LEFT = [70, 63, 105, 66, 107, 46, 53, 52, 65, 55]
+BROW_RIGHT = [300, 293, 334, 296, 336, 276, 283, 282, 295, 285]
+IRIS_LEFT, IRIS_RIGHT = [468, 469, 470, 471, 472], [473, 474, 475, 476, 477]
+
 LOWER_FACE = sorted(
     {*LIPS_OUTER, *LIPS_INNER, *JAW, 164, 2, 18, 200, 199, 175, 57, 287, 43, 273, 106, 335, 182, 406, 83, 313,
      202, 422, 204, 424, 194, 418, 201, 421, 208, 428, 92, 322, 165, 391, 186, 410, 212, 432, 216, 436, 206, 426}
