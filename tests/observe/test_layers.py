@@ -6,7 +6,8 @@ from observe_scene import DARK, clip, person_mask, wall
 from scipy.ndimage import binary_dilation, distance_transform_edt, shift
 
 from vocalface.errors import ObservationsError
-from vocalface.observe.layers import LayerBuilder, head_colours, steady
+from vocalface.observe.layers import LayerBuilder, _hung, head_colours, steady
+from vocalface.observe.masks import WORK, calm
 from vocalface.types import BACKGROUND, FACE, HAIR, MOUTH, NECK, TORSO
 
 SIZE = 256
@@ -160,6 +161,60 @@ def test_clothes_of_the_hairs_colour_stay_torso():
     torso = built.drawn[1].labels == TORSO
     assert (head_alpha[torso] > 127).mean() < 0.01
     assert iou(labels == TORSO, torso) > 0.85
+
+
+def test_a_lit_shoulder_of_the_hairs_colour_is_no_hair():
+    u = np.tile(np.linspace(-2, 2, WORK, dtype=np.float32), (WORK, 1))
+    head, hair = np.zeros((WORK, WORK), bool), np.zeros((WORK, WORK), bool)
+    head[40:120, 90:166] = True
+    hair[100:160, 70:96] = True  # a strand beside the head
+    edge = np.arange(165, WORK)
+    for thick in range(4):
+        hair[118 + (edge - 165) // 4 + thick, edge] = True  # a rim that goes out from the ear lobe
+    kept = _hung(hair, head, u)
+    assert kept[100:160, 70:96].all() and not kept[:, 166:].any()
+
+
+def blinking_masks(drawn, wrong, patch):
+    """The true masks, but that of frame `wrong` lacks a patch of the shoulder and sees another on the wall."""
+    true, looks = person_mask(drawn), {d.frame.tobytes(): i for i, d in enumerate(drawn)}
+
+    def person(frame):
+        mask = true(frame).copy()
+        if looks[np.ascontiguousarray(frame).tobytes()] == wrong:
+            mask[patch], mask[20:50, 200:235] = 0, 1
+        return mask
+
+    return person
+
+
+def test_a_mask_that_flickers_on_a_still_picture_is_calmed():
+    drawn = clip(SIZE, 7)
+    for i, d in enumerate(drawn):  # frames differ as footage does
+        d.frame[:] = np.clip(d.frame + np.random.default_rng(i).normal(0, 2, d.frame.shape), 0, 255)
+    patch = np.s_[200:230, 60:90]
+    assert np.mean([d.person[patch].mean() for d in drawn]) > 0.9
+    builder = LayerBuilder(
+        SIZE, np.stack([d.landmarks for d in drawn]), np.ones(7, bool), person=blinking_masks(drawn, 3, patch)
+    )
+    builder.observe_plate((i, d.frame) for i, d in enumerate(drawn))
+    calmed = list(builder.build_all((i, d.frame) for i, d in enumerate(drawn)))
+    assert len(calmed) == 7
+    bodies = np.stack([torso[..., 3] > 127 for _, _, torso in calmed])
+    assert iou(bodies[3], bodies[2]) > 0.995 and iou(bodies[3], bodies[4]) > 0.995
+    alone = builder.build(3, drawn[3].frame)[2][..., 3] > 127
+    assert iou(alone, bodies[2]) < 0.98, "for itself the frame does flicker"
+
+
+def test_what_moves_keeps_its_own_mask():
+    drawn = clip(SIZE, 8, reach=0.12)
+    mask = person_mask(drawn)
+    looks = [(i, d.frame, d.frame, mask(d.frame)) for i, d in enumerate(drawn)]
+    for before, now, after in zip(looks, looks[1:], looks[2:]):
+        calmed = calm(before, now, after)
+        assert np.abs(calmed - now[3]).max() < 0.15, "at most the faint tail of the edge"
+        assert ((calmed > 0.5) == (now[3] > 0.5)).all()
+    assert (calm(None, looks[0], looks[1]) == looks[0][3]).all()
 
 
 def test_frame_without_anybody_has_no_layers(short):

@@ -8,7 +8,7 @@ moves a few px leaves no hole.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
@@ -24,6 +24,7 @@ from .masks import (
     FaceShape,
     PersonMask,
     PersonSegmenter,
+    calm,
     disc,
     keep_person,
     matte,
@@ -32,13 +33,14 @@ from .plate import PlateBuilder
 
 PLATE_FRAMES = 150
 MODEL_FRAMES = 24
+Layers = tuple[np.ndarray, np.ndarray, np.ndarray]
 CUT = 0.3
 """Hair on the shoulders counts as head down to this many face heights under the chin."""
 _PRIOR = 64  # side of the map of where hair hangs, over u in [-3, 3], v in [-1.5, 1]
 
 
 class LayerBuilder:
-    """Two passes over a clip: `observe_plate` once, then `build` for each frame in order.
+    """Two passes over a clip: `observe_plate` once, then `build_all` over its frames in order (or `build` of one).
 
     Args:
         size: S, px of the crop frames, 512 or 256 usually.
@@ -114,8 +116,8 @@ class LayerBuilder:
         self._learn_hair(examples)
         return self.plate
 
-    def build(self, index: int, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Second pass: the layers of one frame.
+    def build(self, index: int, frame: np.ndarray) -> Layers:
+        """Second pass: the layers of one frame, for itself.
 
         Args:
             index: the frame's index in `landmarks`.
@@ -127,11 +129,33 @@ class LayerBuilder:
         Raises:
             ObservationsError: `observe_plate` has not run.
         """
+        return self._layers(index, frame, self._small(frame), self._person(frame))
+
+    def build_all(self, frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[Layers]:
+        """Second pass: the layers, as of `build`, of (index, frame) pairs that follow one another in time.
+
+        One frame late: where the picture stands still the person mask is the median of three frames.
+
+        Raises:
+            ObservationsError: `observe_plate` has not run.
+        """
+        before = now = None
+        for index, frame in frames:
+            after = (index, frame, self._small(frame), self._person(frame))
+            if now is not None:
+                yield self._layers(*now[:3], calm(before, now, after))
+            before, now = now, after
+        if now is not None:
+            yield self._layers(*now)
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    def _layers(self, index: int, frame: np.ndarray, small: np.ndarray, person: np.ndarray) -> Layers:
         if self.plate is None:
             raise ObservationsError("The layers need the background plate first.", "", "Call observe_plate first.")
         shape = self.shape(index)
-        person = keep_person(self._person(frame), shape)
-        cells = ColourModel.index(self._small(frame))
+        person = keep_person(person, shape)
+        cells = ColourModel.index(small)
         alpha = matte(frame, self.plate, person)
         above = cv2.GaussianBlur(shape.above_jaw(), (3, 3), 0)
         split = self._head_share(above, cells, person, shape)
@@ -141,8 +165,6 @@ class LayerBuilder:
         torso = torso_layer(frame, self.plate, head, body, shape)
         head_alpha = np.rint(head * 255).astype(np.uint8)
         return labels, head_alpha, torso
-
-    # -- parts ---------------------------------------------------------------------------------------------------
 
     def _person(self, frame: np.ndarray) -> np.ndarray:
         mask = np.asarray(self.person(frame), np.float32)
@@ -177,6 +199,7 @@ class LayerBuilder:
         # Hair comes down at the sides; what touches the chin from below is a collar or a beard.
         rim = head & (cv2.dilate((hair > 0.5).astype(np.uint8), disc(2)) > 0) & (np.abs(u) > 0.75)
         joined = np.isin(parts, np.unique(parts[rim])) & (parts > 0) & (hair > 0.5)
+        joined = _hung(joined, cv2.dilate(head.astype(np.uint8), disc(3)) > 0, u)
         near = cv2.dilate(joined.astype(np.uint8), disc(2))
         return hair * near
 
@@ -267,6 +290,20 @@ class LayerBuilder:
         labels[shape.mouth_interior() & is_head] = MOUTH
         labels[alpha < 0.5] = BACKGROUND
         return labels
+
+
+def _hung(hair: np.ndarray, head: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Pieces of hair [256, 256] that hang on the head by a fifth of their width or more.
+
+    Hair does by .4 to .9 (four clips); the lit edge of a dark shoulder touches by a corner, .04.
+    """
+    count, parts = cv2.connectedComponents(hair.astype(np.uint8))
+    kept = np.zeros(count, bool)
+    for k in range(1, count):
+        piece = parts == k
+        touch = piece & head
+        kept[k] = touch.any() and np.ptp(u[touch]) >= 0.2 * np.ptp(u[piece])
+    return kept[parts]
 
 
 def _loose(person: np.ndarray, head: np.ndarray) -> np.ndarray | None:

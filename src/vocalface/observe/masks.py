@@ -21,6 +21,9 @@ from ..errors import AssetError
 PersonMask = Callable[[np.ndarray], np.ndarray]
 """uint8 RGB [S, S, 3] -> float32 [S, S] or [256, 256] in [0, 1]."""
 
+Look = tuple[int, np.ndarray, np.ndarray, np.ndarray]
+"""A frame as `LayerBuilder` sees it: index, the frame, the frame at 256 x 256, its person mask [256, 256]."""
+
 MOUTH_INTERIOR = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
 UPPER_LIP, LOWER_LIP = 13, 14
 JAW = (58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288)
@@ -188,6 +191,36 @@ def keep_person(person: np.ndarray, shape: FaceShape) -> np.ndarray:
         return person
     own = (parts == votes.argmax()).astype(np.uint8)
     return person * cv2.dilate(own, disc(4))
+
+
+STILL = 10
+"""Mean colour change, of 255, over 5 x 5 px of the work grid, under which a picture stands still."""
+
+
+def calm(before: Look | None, now: Look, after: Look) -> np.ndarray:
+    """The person mask of `now` without what flickers: the median of three frames where the picture stands still.
+
+    A mask may change only where the picture does: moving hair keeps its own mask, so that nothing lags behind it.
+
+    Args:
+        before, now, after: looks of three frames in a row, of which `before` may be missing.
+
+    Returns:
+        [256, 256] float32 in [0, 1].
+    """
+    person = now[3]
+    if before is None:
+        return person
+    still = _still(before[2], now[2]) * _still(now[2], after[2])
+    low, high = np.minimum(before[3], after[3]), np.maximum(before[3], after[3])
+    return person + still * (np.clip(person, low, high) - person)
+
+
+def _still(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Where two frames [256, 256, 3] uint8 are alike, float32 [256, 256] in 0..1, soft."""
+    change = cv2.absdiff(a, b)
+    change = cv2.max(cv2.max(change[..., 0], change[..., 1]), change[..., 2])
+    return np.clip(2 - cv2.blur(change, (5, 5)).astype(np.float32) / STILL, 0, 1)
 
 
 class ColourModel:

@@ -81,8 +81,8 @@ def observe(
                     yield i, media.crop(image, seen.crop, size)
 
             plates.append(layers.observe_plate((i, image) for i, image in crops() if i in wanted))
-            for i, image in crops():
-                writer.add(*layers.build(i, image))
+            for i, built in enumerate(layers.build_all(crops())):
+                writer.add(*built)
                 tell(first + i + 1, frames, "layers")
     except BaseException:
         writer.abort()
