@@ -74,15 +74,12 @@ class Spoken:
 
 def corpus(hours: float, seed: int, tell: Callable[[int, int], None] = lambda done, total: None) -> Iterator[Spoken]:
     """Generates about `hours` of speech; the same for the same seed and the same tools."""
-    sources = {"formant": True, "espeak-ng": spoken_tools.has_espeak(), "flite": spoken_tools.has_flite()}
-    present = [source for source, here in sources.items() if here]
-    share = sum(_SHARES[source] for source in present)
     seconds, done = hours * 3600, 0.0
-    for number, source in enumerate(present):
+    for number, (source, share) in enumerate(sources().items()):
         rng = np.random.default_rng([seed, 5, number])
-        left, misses = seconds * _SHARES[source] / share, 0
+        left, misses = seconds * share, 0
         while left > 0 and misses < 20:
-            said = _SOURCES[source](rng)
+            said = say(source, rng)
             if said is None:
                 misses += 1
                 continue
@@ -92,6 +89,18 @@ def corpus(hours: float, seed: int, tell: Callable[[int, int], None] = lambda do
             left, done = left - length, done + length
             tell(min(int(done), int(seconds)), int(seconds))
             yield utterance
+
+
+def sources() -> dict[str, float]:
+    """The synthesisers that are here, and the share of the speech that each gives."""
+    here = {"formant": True, "espeak-ng": spoken_tools.has_espeak(), "flite": spoken_tools.has_flite()}
+    total = sum(_SHARES[source] for source in here if here[source])
+    return {source: _SHARES[source] / total for source in here if here[source]}
+
+
+def say(source: str, rng: np.random.Generator) -> tuple[np.ndarray, list[Phone]] | None:
+    """An utterance of one of `sources`: dry samples [n] at 16 kHz and its phones; None if the tool fails."""
+    return _SOURCES[source](rng)
 
 
 def _say_formant(rng: np.random.Generator) -> tuple[np.ndarray, list[Phone]]:
@@ -136,7 +145,7 @@ def _utterance(source: str, samples: np.ndarray, phones: list[Phone], rng: np.ra
     speed = rng.uniform(0.86, 1.16)  # formants, pitch and pace together
     samples = resample(samples, round(len(samples) / speed))
     phones = [Phone(p.symbol, p.start / speed, p.end / speed) for p in phones]
-    db = mel_db(_record(samples, rng))
+    db = mel_db(record(samples, rng))
     # Frames of `articulate` are seen at (k + 0.5) / rate, mel columns at k / rate.
     half = 0.5 / COLUMN_RATE
     shifted = [Phone(p.symbol, p.start + half, p.end + half) for p in phones]
@@ -149,7 +158,7 @@ def _utterance(source: str, samples: np.ndarray, phones: list[Phone], rng: np.ra
     return Spoken(source, db, np.stack(list(motions.values()), axis=1), classes)
 
 
-def _record(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def record(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A room, a microphone, noise and a level: all at random."""
     n = len(samples)
     size = n + SPEECH_RATE // 2
