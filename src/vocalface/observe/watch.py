@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from vocalface import media
-from vocalface.errors import FaceError, ObservationsError, OutputError, VocalfaceError
+from vocalface.errors import ConfigError, FaceError, ObservationsError, OutputError, VocalfaceError
 from vocalface.observe import action_units, landmarks, pose, shots, store
 from vocalface.observe.layers import LayerBuilder
 from vocalface.types import FPS, CropBox, FaceTrack, Observations
@@ -45,10 +46,12 @@ def observe(
 
     Raises:
         MediaError: no video. FaceError: no face, too small, seen in under 80 % of the frames, several of a like size,
-        under 2 s.
+        under 2 s. ConfigError: a size that makes no sense.
         ObservationsError: a table of action units that does not fit. OutputError: the folder cannot be written.
     """
     clip = Path(clip)
+    if not 64 <= size <= 2048:
+        raise ConfigError(f"cannot observe at {size} px", "--size", "use 64 to 2048, e.g. 512")
     opened = media.open_clip(clip)
     folder = Path(folder) if folder else default_folder(clip)
     content = store.file_hash(clip)
@@ -56,16 +59,25 @@ def observe(
     with contextlib.suppress(VocalfaceError):
         known = store.load(folder)
         if known.info.get("key") == key:
+            (folder / "landmarks.npz").unlink(missing_ok=True)  # of a run that was killed at its last step
             return known
+    if au_table:  # before the long look at the clip
+        _units_of(au_table, len(opened.at(FPS)))
     tell = progress or (lambda done, total, label: None)
     began = time.monotonic()
+    existed = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write here ({error.strerror})", folder, "choose another folder with -o") from error
-    seen = _landmarks(opened, folder, key, tell)
+    try:
+        seen = _landmarks(opened, folder, key, tell)
+        track, camera, info = _track(opened, seen, size, au_table)
+    except VocalfaceError:
+        if not existed:  # what cannot be observed leaves nothing
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     start, stop = seen.shot
-    track, camera, info = _track(opened, seen, size, au_table)
     frames = stop - start
     writer = store.ObservationsWriter(folder, size)
     plates = []
@@ -73,7 +85,8 @@ def observe(
         for first, last in seen.segments:  # after a jump cut the framing may differ: a background of its own
             view = opened.at(FPS).iterate
             shot = track.landmarks[first:last], track.valid[first:last]
-            layers = LayerBuilder(size, *shot, threads=os.cpu_count() or 1)
+            with landmarks.silenced():
+                layers = LayerBuilder(size, *shot, threads=os.cpu_count() or 1)
             wanted = set(np.asarray(layers.plate_indices).tolist())
 
             def crops(first: int = first, last: int = last, view: Callable = view) -> Iterator[tuple[int, np.ndarray]]:
@@ -93,18 +106,27 @@ def observe(
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
-    (folder / "landmarks.npz").unlink(missing_ok=True)
-    return writer.finish(
+    obs = writer.finish(
         clip=clip, clip_hash=content, crop=seen.crop, camera=camera, track=track, plate=np.stack(plates),
         shots=seen.segments,
         info=info,
     )  # fmt: skip
+    (folder / "landmarks.npz").unlink(missing_ok=True)
+    return obs
 
 
 def default_folder(clip: Path) -> Path:
     """CLIP.obs beside the clip, or in the working folder where that one cannot be written."""
     beside = clip.with_suffix(".obs")
     return beside if beside.is_dir() or os.access(clip.parent, os.W_OK) else Path(beside.name)
+
+
+def _units_of(path: Path | str, frames: int) -> np.ndarray:
+    """Action units [frames, 17] of a table; what is no number is an ObservationsError too."""
+    try:
+        return action_units.from_table(path, frames)
+    except (ValueError, TypeError) as error:
+        raise ObservationsError(f"a row holds no numbers ({error})", path, "give OpenFace's au.csv as it is") from error
 
 
 def _table_hash(path: Path | str | None) -> str:
@@ -202,7 +224,8 @@ def _track(clip: media.Clip, seen: Seen, size: int, au_table) -> tuple[FaceTrack
     valid = seen.valid[start:stop]
     dropped = landmarks.runs(~valid)
     if valid.mean() < LEAST_SEEN:
-        listed = ", ".join(f"{a}-{b - 1}" for a, b in dropped[:6])
+        listed = ", ".join(f"{start + a}-{start + b - 1}" for a, b in dropped[:6])
+        listed += f" and {len(dropped) - 6} more runs" if len(dropped) > 6 else ""
         raise FaceError(
             f"the face is seen in {100 * valid.mean():.0f} % of the frames", f"{clip.path} (missing: frames {listed})",
             "cut those parts out",
@@ -214,7 +237,7 @@ def _track(clip: media.Clip, seen: Seen, size: int, au_table) -> tuple[FaceTrack
     principal = ((clip.width / 2 - seen.crop.x) * scale, (clip.height / 2 - seen.crop.y) * scale)
     found = pose.track_pose(points, valid, size, principal, [a for a, _ in seen.segments[1:]])
     if au_table:
-        units, provider = action_units.from_table(au_table, seen.total)[start:stop], "openface table"
+        units, provider = _units_of(au_table, seen.total)[start:stop], "openface table"
     else:
         units = action_units.from_landmarks(points, shapes, found.poses, found.camera, valid)
         provider = action_units.PROVIDER
