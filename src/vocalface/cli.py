@@ -5,6 +5,7 @@ Heavy imports happen inside a verb, so that `--help` is instant.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -16,9 +17,14 @@ from typing import Annotated, Literal
 
 import tyro
 
-from vocalface.errors import ConfigError, VocalfaceError
+from vocalface.errors import ConfigError, DeviceError, MediaError, OutputError, VocalfaceError
 
 Device = Literal["auto", "cpu", "cuda"]
+DISK = {  # errors of the operating system that a user mends -> how
+    errno.ENOSPC: "free some space, or choose another disk", errno.EDQUOT: "free some space, or choose another disk",
+    errno.EFBIG: "raise the limit on file size (ulimit -f), or choose another disk",
+    errno.EROFS: "choose another folder", errno.EACCES: "choose another folder", errno.EPERM: "choose another folder",
+}  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -253,6 +259,7 @@ def train_articulation(a: Train) -> dict:
 
 def observations(source: Path, size: int, a: Train | Ablate, progress, folder: Path):
     """A folder of observations, a TalkingGaussian / ER-NeRF data folder, or a clip that is observed into `folder`."""
+    from vocalface import media
     from vocalface.observe import observe as run
     from vocalface.observe import store
 
@@ -262,6 +269,8 @@ def observations(source: Path, size: int, a: Train | Ablate, progress, folder: P
 
             return datasets.load(source)
         return store.load(source)
+    if not media.open_clip(source).has_sound:  # before the long look at it
+        raise MediaError("the clip has no sound track", source, "give a clip with the person's own speech in it")
     target = folder / f"{source.stem}.obs"
     return run(source, target, size=max(size, 256), au_table=a.au_table, face=a.face, progress=progress.count)
 
@@ -411,6 +420,15 @@ def reporter(a: Common):
     return Reporter(enabled=not a.quiet)
 
 
+def check_device(a: Common) -> None:
+    """Raises DeviceError for --device cuda where there is none; most verbs compute on the CPU in any case."""
+    if a.device == "cuda" and not isinstance(a, Train):
+        import torch
+
+        if not torch.cuda.is_available():
+            raise DeviceError("no CUDA device is visible to PyTorch", "--device cuda", "leave --device out")
+
+
 def overrides(pairs: tuple[str, ...]) -> dict:
     """`("fusion=concat", "face_steps=2000")` -> values of the configuration's own types."""
     import dataclasses
@@ -449,6 +467,7 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     run = next(f for kind, f in VERBS.values() if type(args) is kind)
     try:
+        check_device(args)
         out = run(args)
     except VocalfaceError as error:
         fail(args, error)
@@ -457,6 +476,10 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(130) from None
     except MemoryError:
         fail(args, VocalfaceError("out of memory", "this machine", "use a smaller --size"))
+    except OSError as error:  # the disk, wherever nobody knew better; anything else is a fault of ours
+        if error.errno not in DISK:
+            raise
+        fail(args, OutputError(f"cannot write ({error.strerror})", error.filename or "-", DISK[error.errno]))
     result = out.pop("result", None)
     if result:
         say(args, result)

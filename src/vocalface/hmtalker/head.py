@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -64,8 +63,14 @@ class Head:
         """Raises OutputError early, before hours of training, when `path` cannot be written."""
         if not path.parent.is_dir():
             raise OutputError("the output folder does not exist", path.parent, f"mkdir -p {path.parent}")
-        if not os.access(path.parent, os.W_OK):
-            raise OutputError("the output folder is not writable", path.parent, "choose another with -o")
+        if path.is_dir():
+            raise OutputError("a folder has this name", path, "choose another name with -o")
+        try:  # rights and a read-only disk show only when something is written
+            tempfile.TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            raise OutputError(
+                f"the output folder is not writable ({error.strerror})", path.parent, "choose another with -o"
+            ) from error
 
     def save(self, path: Path | str) -> Path:
         """Write atomically. Networks and canonical Gaussians as float16 where that loses nothing visible."""
@@ -80,6 +85,8 @@ class Head:
             "camera": [self.camera.fx, self.camera.fy, self.camera.cx, self.camera.cy, self.camera.width],
             "crop": [self.crop.x, self.crop.y, self.crop.side], "sha256": digest(arrays),
         }  # fmt: skip
+        header = json.loads(json.dumps(header))  # as it will be read
+        header["header_sha256"] = header_digest(header)
         data = save(arrays, {"vocalface": json.dumps(header)})
         try:
             write_atomically(path, data)
@@ -110,14 +117,24 @@ class Head:
             raise HeadError(
                 f"the head has schema {schema}, this version reads up to {SCHEMA}", path, "pip install -U vocalface"
             )
-        if header["sha256"] != digest(arrays):
-            raise HeadError("the head was altered after training (its hash differs)", path, "copy or train it again")
-        fx, fy, cx, cy, size = header["camera"]
-        return Head(
-            Config.from_dict(header["config"]), arrays, Camera(fx, fy, cx, cy, int(size), int(size)),
-            CropBox(*header["crop"]), header["feature"]["name"], header["metrics"], header["provenance"],
-            header["sha256"],
-        )  # fmt: skip
+        altered = HeadError("the head was altered after training (its hash differs)", path, "copy or train it again")
+        seal = header.pop("header_sha256", None)
+        if header.get("sha256") != digest(arrays) or seal not in (None, header_digest(header)):
+            raise altered
+        try:
+            fx, fy, cx, cy, size = header["camera"]
+            return Head(
+                Config.from_dict(header["config"]), arrays, Camera(fx, fy, cx, cy, int(size), int(size)),
+                CropBox(*header["crop"]), header["feature"]["name"], header["metrics"], header["provenance"],
+                header["sha256"],
+            )  # fmt: skip
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise altered from error
+
+
+def header_digest(header: dict) -> str:
+    """sha256 of a head's header without its own seal."""
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 
 
 def digest(arrays: dict[str, np.ndarray]) -> str:

@@ -36,21 +36,24 @@ def file_hash(path: Path | str) -> str:
 
 
 class ObservationsWriter:
-    """Writes a folder frame by frame; nothing counts until `finish`."""
+    """Writes a folder frame by frame; nothing counts until `finish`, and until then what was there stays whole."""
 
     def __init__(self, folder: Path | str, size: int) -> None:
         self.folder, self.size = Path(folder), size
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "observations.json").unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(
                 f"cannot write here ({error.strerror})", self.folder, "choose another folder with -o"
             ) from error
-        self.writers = {
-            name: media.LayerWriter(self.folder / f"{name}.mkv", size, size, mode) for name, mode in LAYERS.items()
-        }
+        self.writers: dict[str, media.LayerWriter] = {}
         self.count = 0
+        try:
+            for name, mode in LAYERS.items():
+                self.writers[name] = media.LayerWriter(self.folder / f"{name}.mkv", size, size, mode)
+        except BaseException:
+            self.abort()
+            raise
 
     def add(self, labels: np.ndarray, head_alpha: np.ndarray, torso: np.ndarray) -> None:
         """The layers of the next frame: [S, S], [S, S], [S, S, 4], all uint8."""
@@ -82,8 +85,13 @@ class ObservationsWriter:
             raise ObservationsError(
                 f"{self.count} frames of layers, {len(track)} rows of the track", self.folder, "observe the clip again"
             )
-        for writer in self.writers.values():
-            writer.__exit__(None, None, None)
+        try:
+            (self.folder / "observations.json").unlink(missing_ok=True)  # from here on the old folder does not count
+            for writer in self.writers.values():
+                writer.__exit__(None, None, None)
+        except BaseException:
+            self.abort()
+            raise
         plates = np.asarray(plate) if np.ndim(plate) == 4 else np.asarray(plate)[None]
         for k, picture in enumerate(plates):
             media.write_image(self.folder / f"plate_{k}.png", picture)
@@ -100,6 +108,7 @@ class ObservationsWriter:
             part.write_text(json.dumps(header, indent=1))
             os.replace(part, self.folder / "observations.json")
         except OSError as error:
+            part.unlink(missing_ok=True)
             raise OutputError(f"cannot write ({error.strerror})", self.folder, "free some disk space") from error
         return load(self.folder)
 
