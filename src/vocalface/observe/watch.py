@@ -9,19 +9,20 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from vocalface import media
 from vocalface.errors import ConfigError, FaceError, ObservationsError, OutputError, VocalfaceError
-from vocalface.observe import action_units, landmarks, pose, shots, store
+from vocalface.observe import action_units, landmarks, photometric, pose, shots, store
 from vocalface.observe.layers import LayerBuilder
 from vocalface.types import FPS, CropBox, FaceTrack, Observations
 
 Progress = Callable[[int, int, str], None]
 LEAST_SEEN = 0.8  # share of frames in which the face must be seen
-VERSION = 4  # of what is computed; a change makes old folders stale
+VERSION = 5  # of what is computed; a change makes old folders stale
 
 
 def observe(
@@ -72,34 +73,47 @@ def observe(
         raise OutputError(f"cannot write here ({error.strerror})", folder, "choose another folder with -o") from error
     try:
         seen = _landmarks(opened, folder, key, tell)
-        track, camera, info = _track(opened, seen, size, au_table)
+        track, found, info = _track(opened, seen, size, au_table)
     except VocalfaceError:
         if not existed:  # what cannot be observed leaves nothing
             shutil.rmtree(folder, ignore_errors=True)
         raise
     start, stop = seen.shot
     frames = stop - start
+
+    def crops(first: int, last: int) -> Iterator[np.ndarray]:
+        for image in opened.at(FPS).iterate(start + first, start + last):
+            yield media.crop(image, seen.crop, size)
+
+    refiner = photometric.prepare(crops, track.landmarks, track.valid, found, [a for a, _ in seen.segments[1:]])
+    poses = found.poses.copy()
     writer = store.ObservationsWriter(folder, size)
     plates = []
     try:
         for first, last in seen.segments:  # after a jump cut the framing may differ: a background of its own
-            view = opened.at(FPS).iterate
             shot = track.landmarks[first:last], track.valid[first:last]
             with landmarks.silenced():
                 layers = LayerBuilder(size, *shot, threads=os.cpu_count() or 1)
             wanted = set(np.asarray(layers.plate_indices).tolist())
 
-            def crops(first: int = first, last: int = last, view: Callable = view) -> Iterator[tuple[int, np.ndarray]]:
-                for i, image in enumerate(view(start + first, start + last)):
-                    yield i, media.crop(image, seen.crop, size)
+            plates.append(layers.observe_plate((i, c) for i, c in enumerate(crops(first, last)) if i in wanted))
 
-            plates.append(layers.observe_plate((i, image) for i, image in crops() if i in wanted))
-            for i, built in enumerate(layers.build_all(crops())):
+            def posed(first: int = first, last: int = last) -> Iterator[tuple[int, np.ndarray]]:
+                for i, image in enumerate(crops(first, last)):
+                    poses[first + i, :3] = refiner(first + i, image, track.landmarks[first + i])
+                    yield i, image
+
+            for i, built in enumerate(layers.build_all(posed())):
                 writer.add(*built)
                 tell(first + i + 1, frames, "layers")
     except BaseException:
         writer.abort()
         raise
+    track = replace(track, head_pose=poses)
+    if not au_table:
+        points = track.landmarks, track.blendshapes, poses
+        track = replace(track, action_units=action_units.from_landmarks(*points, found.camera, track.valid))
+    info["pose"]["photometric"] = refiner.info
     info |= {
         "key": key, "start_frame": start, "source_frames": seen.total, "has_sound": opened.has_sound,
         "source_rate": opened.rate, "source_size": [opened.width, opened.height],
@@ -107,7 +121,7 @@ def observe(
         "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
     obs = writer.finish(
-        clip=clip, clip_hash=content, crop=seen.crop, camera=camera, track=track, plate=np.stack(plates),
+        clip=clip, clip_hash=content, crop=seen.crop, camera=found.camera, track=track, plate=np.stack(plates),
         shots=seen.segments,
         info=info,
     )  # fmt: skip
@@ -219,7 +233,7 @@ def follow(
     return None
 
 
-def _track(clip: media.Clip, seen: Seen, size: int, au_table) -> tuple[FaceTrack, object, dict]:
+def _track(clip: media.Clip, seen: Seen, size: int, au_table) -> tuple[FaceTrack, pose.Tracking, dict]:
     start, stop = seen.shot
     valid = seen.valid[start:stop]
     dropped = landmarks.runs(~valid)
@@ -245,4 +259,4 @@ def _track(clip: media.Clip, seen: Seen, size: int, au_table) -> tuple[FaceTrack
         "action_units": provider, "dropped_frames": dropped, "all_shots": seen.cuts,
         "pose": {"rmse_px": round(found.rmse, 3), "rmse_raw_px": round(found.rmse_raw, 3), "focal": found.camera.fx},
     }  # fmt: skip
-    return FaceTrack(valid, points, shapes, units, found.poses), found.camera, info
+    return FaceTrack(valid, points, shapes, units, found.poses), found, info
