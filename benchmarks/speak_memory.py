@@ -1,6 +1,6 @@
 """Peak memory of `speak` for speech of different lengths, each in a process of its own.
 
-python benchmarks/speak_memory.py HEAD.vface --minutes 0.5 5
+python benchmarks/speak_memory.py HEAD.vface --minutes 1 10
 """
 
 import argparse
@@ -33,9 +33,10 @@ print(made.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, r
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("head")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[0.5, 5.0])
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1.0, 10.0])
     a = parser.parse_args()
     print("minutes  frames  peak MB  frames a second")
+    peaks = []
     with tempfile.TemporaryDirectory() as folder:
         for minutes in a.minutes:
             wav = speech(Path(folder) / "s.wav", minutes)
@@ -43,7 +44,9 @@ def main() -> None:
                 [sys.executable, "-c", CHILD, a.head, str(wav), str(Path(folder) / "o.mp4")],
                 capture_output=True, text=True, check=True,
             ).stdout.split()  # fmt: skip
-            print(f"{minutes:7.1f}  {out[0]:>6}  {out[1]:>7}  {out[2]:>15}")
+            print(f"{minutes:7.1f}  {out[0]:>6}  {out[1]:>7}  {out[2]:>15}", flush=True)
+            peaks.append(int(out[1]))
+    print(f"longest against shortest: {100 * (peaks[-1] / peaks[0] - 1):+.1f} % (goal: within 10 %)")
 
 
 if __name__ == "__main__":
