@@ -9,9 +9,11 @@ torso.mkv          torso colour, near-lossless    torso_alpha.mkv   its alpha, l
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,8 +42,10 @@ class ObservationsWriter:
 
     def __init__(self, folder: Path | str, size: int) -> None:
         self.folder, self.size = Path(folder), size
+        self.new = self.folder / ".new"  # everything is written here first
+        shutil.rmtree(self.new, ignore_errors=True)  # of a run that was killed
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.new.mkdir(parents=True)
         except OSError as error:
             raise OutputError(
                 f"cannot write here ({error.strerror})", self.folder, "choose another folder with -o"
@@ -50,7 +54,7 @@ class ObservationsWriter:
         self.count = 0
         try:
             for name, mode in LAYERS.items():
-                self.writers[name] = media.LayerWriter(self.folder / f"{name}.mkv", size, size, mode)
+                self.writers[name] = media.LayerWriter(self.new / f"{name}.mkv", size, size, mode)
         except BaseException:
             self.abort()
             raise
@@ -67,12 +71,15 @@ class ObservationsWriter:
         """Drop what was written so far."""
         for writer in self.writers.values():
             writer.__exit__(RuntimeError, None, None)
+        shutil.rmtree(self.new, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()  # where it holds nothing else
 
     def finish(
         self, *, clip: Path, clip_hash: str, crop: CropBox, camera: Camera, track: FaceTrack, plate: np.ndarray,
         shots: list[tuple[int, int]] | None = None, info: dict | None = None,
     ) -> Observations:  # fmt: skip
-        """Close the layers, write the rest and, last of all, the header that makes the folder count.
+        """Close the layers, write the rest and, last of all, move the header that makes the folder count.
 
         Args:
             plate: [S, S, 3], or [P, S, S, 3] for one of each shot.
@@ -85,32 +92,34 @@ class ObservationsWriter:
             raise ObservationsError(
                 f"{self.count} frames of layers, {len(track)} rows of the track", self.folder, "observe the clip again"
             )
-        try:
-            (self.folder / "observations.json").unlink(missing_ok=True)  # from here on the old folder does not count
-            for writer in self.writers.values():
-                writer.__exit__(None, None, None)
-        except BaseException:
-            self.abort()
-            raise
-        plates = np.asarray(plate) if np.ndim(plate) == 4 else np.asarray(plate)[None]
-        for k, picture in enumerate(plates):
-            media.write_image(self.folder / f"plate_{k}.png", picture)
-        save_track(self.folder / "track.npz", track)
-        clip = Path(clip)
+        clip, plates = Path(clip), np.asarray(plate) if np.ndim(plate) == 4 else np.asarray(plate)[None]
         header = {
             "schema": SCHEMA, "source": os.path.relpath(clip, self.folder), "source_absolute": str(clip.resolve()),
             "source_sha256": clip_hash, "source_bytes": clip.stat().st_size, "frames": len(track), "size": self.size,
             "crop": [crop.x, crop.y, crop.side], "camera": [camera.fx, camera.fy, camera.cx, camera.cy],
             "plates": len(plates), "shots": shots or [(0, len(track))], "info": info or {},
         }  # fmt: skip
-        part = self.folder / ".observations.json.part"
         try:
-            part.write_text(json.dumps(header, indent=1))
-            os.replace(part, self.folder / "observations.json")
+            for writer in self.writers.values():
+                writer.__exit__(None, None, None)
+            for k, picture in enumerate(plates):
+                media.write_image(self.new / f"plate_{k}.png", picture)
+            save_track(self.new / "track.npz", track)
+            (self.new / "observations.json").write_text(json.dumps(header, indent=1))
+            self._publish()
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise OutputError(f"cannot write ({error.strerror})", self.folder, "free some disk space") from error
+        finally:
+            self.abort()
         return load(self.folder)
+
+    def _publish(self) -> None:
+        """The old header goes first and the new one comes last: what lies between is no folder of observations."""
+        (self.folder / "observations.json").unlink(missing_ok=True)
+        for old in self.folder.glob("plate_*.png"):
+            old.unlink()
+        for path in sorted(self.new.iterdir(), key=lambda p: p.name == "observations.json"):
+            path.replace(self.folder / path.name)
 
 
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
