@@ -6,7 +6,7 @@ from test_track import CAMERA, face_points, poses, see
 
 from vocalface.observe import action_units
 from vocalface.observe.indices import BLENDSHAPES
-from vocalface.types import FaceTrack
+from vocalface.types import AU_NAMES, FaceTrack
 
 FRAMES = 120
 
@@ -59,3 +59,22 @@ def test_tracks_without_blendshapes_or_eyes_have_no_gaze():
     flat = np.zeros(FRAMES)
     found = action_units.eyes(track(flat, flat), CAMERA)
     assert np.isfinite(found).all() and not found[:, 2:].any()
+
+
+def test_a_frown_is_told_from_the_jaw():
+    """AU15 comes from a fit of a whole face: the procedural one's own landmarks have a known truth."""
+    from vocalface import faces
+
+    model = faces.load("procedural")
+    units = np.zeros((FRAMES, 17))
+    units[:, AU_NAMES.index("AU15")] = np.clip(np.sin(np.arange(FRAMES) / 7), 0, None)
+    units[:, AU_NAMES.index("AU26")] = np.clip(np.sin(np.arange(FRAMES) / 4 + 1), 0, None)
+    points = np.zeros((FRAMES, 478, 3), np.float32)
+    points[:, :468] = model.landmarks(model.neutral) + np.tensordot(units, model.landmarks(model.expression), axes=1)
+    w2c = poses(FRAMES)
+    found = action_units.from_landmarks(
+        see(points, w2c, CAMERA), np.zeros((FRAMES, 52), np.float32), w2c, CAMERA, np.ones(FRAMES, bool)
+    )
+    frown = found[:, AU_NAMES.index("AU15")]
+    assert np.corrcoef(frown, units[:, AU_NAMES.index("AU15")])[0, 1] > 0.9 and 2.5 < frown.max() <= 5
+    assert abs(np.corrcoef(frown, units[:, AU_NAMES.index("AU26")])[0, 1]) < 0.35

@@ -53,12 +53,18 @@ def generic_shape(landmarks: np.ndarray) -> np.ndarray:
 
 def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """`a` [K, 3] moved onto `b` by the best similarity (Umeyama 1991)."""
+    scale, r, t = similarity_transform(a, b)
+    return scale * a @ r.T + t
+
+
+def similarity_transform(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Scale, rotation [3, 3] and shift [3] that lay `a` [K, 3] on `b` with the least squares (Umeyama 1991)."""
     ca, cb = a.mean(0), b.mean(0)
     u, s, vt = np.linalg.svd((b - cb).T @ (a - ca))
     d = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
     r = u * d @ vt
     scale = (s * d).sum() / ((a - ca) ** 2).sum()
-    return scale * (a - ca) @ r.T + cb
+    return scale, r, cb - scale * r @ ca
 
 
 def track_pose(
