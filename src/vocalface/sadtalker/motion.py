@@ -1,7 +1,7 @@
-"""Speech in, motion of a face out, frame by frame: lips from the articulatory network, blinks, a head that lives.
+"""Speech in, motion of a face out, frame by frame: lips, blinks, a head that lives.
 
-Nothing looks further ahead than the speech feature does (`look_ahead` frames), so that a stream and a file agree, and
-memory does not grow with the speech.
+Lips come from the open ExpNet on the articulatory feature, the head from the open PoseVAE on the prosody. Nothing looks
+further ahead than `look_ahead` frames, so that a stream and a file agree, and memory does not grow with the speech.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vocalface.hmtalker.drive import BLINK, SilenceGate, Smoother, levels
+from vocalface.hmtalker.drive import BLINK, Smoother
 from vocalface.observe.speech.articulatory import MOTIONS, ArticulatoryFeature
-from vocalface.types import FPS, SPEECH_RATE, frames_for
+from vocalface.sadtalker.open_expnet import OpenExpNet
+from vocalface.sadtalker.open_posevae import HEAD, OpenPoseVAE, check_style
+from vocalface.sadtalker.prosody import PROSODY, Prosody
+from vocalface.types import FPS, frames_for
 
-JAW, APERTURE, WIDTH = 0.013, 0.0165, 0.0045  # m at full motion: drop at the incisors, lips' gap, a corner's way
+JAW, WIDTH = 0.016, 0.0045  # m at full motion: drop at the incisors, a corner's way
+APERTURE = 0.012  # m between the lips that a speaker exceeds in a tenth of their speech
 BROW = 0.0035  # m
-SWING = np.radians([3.2, 1.7, 1.3])  # deviation of yaw, pitch, roll
-HOP = SPEECH_RATE // FPS
+SWING = np.radians([3.2, 1.7, 1.3])  # deviation of yaw, pitch, roll of `Sway`
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Style:
     head_scale: float = 1.0
     still: bool = False  # the head rests; lips and lids move
     seed: int = 0
+    head_style: float = 3.0  # how the head moves: 0 calm to 7 lively, styles between are mixed
 
 
 class Blinks:
@@ -63,8 +67,31 @@ class Blinks:
         return float(BLINK[k]) if 0 <= k < len(BLINK) else 0.0
 
 
+class Opening:
+    """How far a speaker opens the mouth, brought to a usual amount, frame by frame.
+
+    A network that is not sure says little: it opens every mouth about half as far as people do, and some voices less
+    than others. The running 90th percentile of its gap (causal, from a prior that counts as 4 s of speech) is mapped
+    to `APERTURE`, and the curve is bent so that small gaps close and wide ones open.
+    """
+
+    USUAL, BEND, WIDEST = 0.45, 1.4, 0.024  # network's gap; exponent; m
+
+    def __init__(self) -> None:
+        self.high, self.heard = self.USUAL, 4.0 * FPS
+
+    def __call__(self, gap: float, speaks: float) -> tuple[float, float]:
+        """Gap of the network, share of speech in this frame 0..1 -> m between the lips; factor for the jaw."""
+        if speaks > 0.5 and gap > 0.1:  # a step of the quantile: up 0.9, down 0.1
+            self.heard = min(self.heard + 1, 20 * FPS)
+            self.high += 0.8 / self.heard * (0.9 if gap > self.high else -0.1)
+        gain = float(np.clip(self.USUAL / self.high, 0.75, 1.6))
+        wide = APERTURE * (max(gap - 0.04, 0.0) * gain / (self.USUAL - 0.04)) ** self.BEND
+        return self.WIDEST * float(np.tanh(wide / self.WIDEST)), gain
+
+
 class Sway:
-    """Head angles: slow waves of unrelated periods, and a nod that follows the beats of the voice."""
+    """The bare generator of head motion that the PoseVAE is measured against: slow waves, and a nod with the beats."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rates = 1 / rng.uniform([2.9, 4.7, 8.3], [4.1, 7.1, 13.0], (5, 3))  # Hz
@@ -96,85 +123,75 @@ class SpeechMotion:
 
     def __init__(self, style: Style | None = None) -> None:
         self.style = style or Style()
-        self.feature = ArticulatoryFeature()
-        self.stream = self.feature.stream()
-        self.look_ahead = self.feature.lookahead
-        rng = np.random.default_rng([self.style.seed, 11])
-        self.blinks, self.sway = Blinks(rng), Sway(rng)
-        self.gate, self.smooth = SilenceGate(), Smoother(0.6)
-        self.rows: list[np.ndarray] = []  # motions that wait for their loudness
-        self.heard: list[tuple[float, float]] = []  # silence and loudness of the frames to come
-        self.level, self.levels = -30.0, []
-        self.tail = np.zeros(0, np.float32)
+        feature, lips, head = ArticulatoryFeature(), OpenExpNet(), OpenPoseVAE()
+        self.feature, self.lips = feature.stream(), lips.stream()
+        self.prosody, self.head = Prosody(), head.stream(check_style(self.style.head_style), self.style.seed)
+        self.look_ahead = max(feature.lookahead + lips.after, Prosody.look_ahead + head.after)
+        self.blinks = Blinks(np.random.default_rng([self.style.seed, 11]))
+        self.smooth, self.opening = Smoother(0.6), Opening()
+        self.moved: list[np.ndarray] = []  # lips, prosody and head that wait for each other
+        self.heard: list[np.ndarray] = []
+        self.turned: list[np.ndarray] = []
+        self.start: np.ndarray | None = None  # the head in frame 0: the portrait's own pose
         self.samples = self.done = 0
 
     def push(self, samples: np.ndarray) -> Iterator[Pose]:
         """The frames that these samples [n] float32 complete."""
         self.samples += len(samples)
-        self._motions(self.stream.push(samples))
-        self._hear(samples)
+        self.moved.extend(self.lips.push(self.feature.push(samples)))
+        self._hear(self.prosody.push(samples))
         yield from self._emit()
 
     def flush(self) -> Iterator[Pose]:
         """The frames still owed."""
-        if len(self.tail):
-            self._hear(np.zeros(HOP - len(self.tail), np.float32))
-        for _ in range(SilenceGate.ahead):
-            self._level(-100.0)
-        self._motions(self.stream.flush())
+        self.moved.extend([*self.lips.push(self.feature.flush()), *self.lips.flush()])
+        self._hear(self.prosody.flush())
+        self.turned.extend(self.head.flush())
         yield from self._emit(frames_for(self.samples))
 
-    def _motions(self, rows: np.ndarray) -> None:
-        if len(rows):
-            network = self.feature.network
-            self.rows.extend(network.motions(rows[:, : network.hidden]))
-
-    def _hear(self, samples: np.ndarray) -> None:
-        self.tail = np.concatenate([self.tail, samples])
-        whole = len(self.tail) // HOP
-        for level in levels(self.tail[: whole * HOP]) if whole else ():
-            self._level(float(level))
-        self.tail = self.tail[whole * HOP :]
-
-    def _level(self, level: float) -> None:
-        gate = self.gate.push(level)
-        self.level += (0.3 if level > self.level else 0.004) * (level - self.level) if level > -55 else 0
-        self.levels.append(float(np.clip((level - self.level + 28) / 28, 0, 1)))
-        if len(self.levels) > SilenceGate.ahead:
-            self.heard.append((gate, self.levels.pop(0)))
+    def _hear(self, rows: np.ndarray) -> None:
+        self.heard.extend(rows)
+        self.turned.extend(self.head.push(rows))
 
     def _emit(self, last: int | None = None) -> Iterator[Pose]:
-        ready = min(len(self.rows), len(self.heard))
+        ready = min(len(self.moved), len(self.heard), len(self.turned))
         if last is not None:
             ready = min(ready, last - self.done)
-        for row, (silent, loud) in zip(self.rows[:ready], self.heard[:ready]):
-            yield self._pose(dict(zip(MOTIONS, self.smooth(row)[0].tolist())), silent, loud)
-        del self.rows[:ready], self.heard[:ready]
-        self.done += ready
+        for moved, heard, turned in zip(self.moved[:ready], self.heard[:ready], self.turned[:ready]):
+            lips = dict(zip(MOTIONS, self.smooth(moved)[0].tolist()))
+            yield self._pose(lips, dict(zip(PROSODY, heard.tolist())), turned)
+            self.done += 1
+        for waiting in (self.moved, self.heard, self.turned):
+            del waiting[:ready]
 
-    def _pose(self, m: dict[str, float], silent: float, loud: float) -> Pose:
-        style = self.style
+    def _pose(self, m: dict[str, float], heard: dict[str, float], turned: np.ndarray) -> Pose:
+        style, silent = self.style, heard["silent"]
         k = style.expression_scale
-        angles, shift, beat = self.sway(loud)
         blink = self.blinks()
-        sealed = max(ramp(0.30, 0.62, m["closure"]), silent)
+        sealed = max(ramp(0.28, 0.58, m["closure"]), silent)
         opened = 1 - sealed
-        gap = max(0.0, 1.35 * (m["gap"] - 0.06))
-        jaw = max(0.0, 1.3 * (m["jaw"] - 0.10))
-        head = 0.0 if style.still else style.head_scale
+        aperture, gain = self.opening(m["gap"], 1 - silent)
+        jaw = gain * max(0.0, 1.3 * (m["jaw"] - 0.08))
+        head = self._turn(turned) * (0.0 if style.still else style.head_scale)
         return Pose(
             jaw=k * JAW * jaw * (0.35 + 0.65 * opened) * (1 - 0.9 * silent),
-            aperture=k * APERTURE * gap * opened,
-            width=k * WIDTH * float(np.clip(m["width"], -1, 1)) * (1 - silent),
+            aperture=k * aperture * opened,
+            width=k * WIDTH * float(np.clip(1.2 * m["width"], -1, 1)) * (1 - silent),
             round=float(np.clip(k * 1.2 * (m["round"] - 0.12), 0, 1.2)) * (1 - silent),
             tuck=float(np.clip(m["tuck"], 0, 1)) * (1 - silent),
             upper=float(np.clip(k * m["upper"], 0, 1)) * opened,
             tongue=float(np.clip(m["tongue"], 0, 1)) * opened,
-            brow=k * BROW * (0.8 * beat - 0.1) * (1 - silent),
+            brow=k * BROW * float(np.clip(turned[5] - 0.05, -0.2, 1.2)),
             blink=blink,
-            angles=tuple((head * angles).tolist()),
-            shift=tuple((head * shift).tolist()),
+            angles=tuple(head[:3].tolist()),
+            shift=tuple(head[3:5].tolist()),
         )
+
+    def _turn(self, turned: np.ndarray) -> np.ndarray:
+        """The head [5] about the portrait's own pose, which frame 0 has."""
+        if self.start is None:
+            self.start = turned
+        return (turned - self.start * np.exp(-self.done / FPS / 2.0))[: len(HEAD) - 1]
 
 
 def ramp(low: float, high: float, x: float) -> float:

@@ -12,26 +12,20 @@ built on what is published of speakers' heads, not on footage:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import resample
+from scipy.special import expit
 
 from vocalface.nn import spoken
-from vocalface.observe.speech.articulatory import MOTIONS, ArticulatoryFeature
+from vocalface.observe.speech.articulatory import ArticulatoryFeature
 from vocalface.presenter.articulation import articulate
 from vocalface.presenter.voice import PAUSE, Phone
+from vocalface.sadtalker.open_posevae import HEAD, STYLES
 from vocalface.sadtalker.prosody import rows_of
 from vocalface.types import FPS, SPEECH_RATE, Sound, frames_for
-
-HEAD = ("yaw", "pitch", "roll", "right", "down", "brow")
-"""Angles in rad (to the image's right, down, clockwise), way in m, brow raise 0..1."""
-STYLES = 8
-"""Ways to move, from calm (0) to lively (7)."""
-
-_OPENING = [MOTIONS.index(name) for name in ("jaw", "gap", "upper", "lower")]
-_PER_DB = 0.035  # how much wider, in nepers, a mouth opens per dB of loudness
 
 
 @dataclass(frozen=True)
@@ -67,31 +61,20 @@ def _example(source: str, samples: np.ndarray, phones: list[Phone], feature, rng
     speed = rng.uniform(0.86, 1.16)  # formants, pitch and pace together
     samples = resample(samples, round(len(samples) / speed))
     phones = [Phone(p.symbol, p.start / speed, p.end / speed) for p in phones]
-    effort = _effort(len(samples), rng)  # dB
-    samples = samples * 10 ** (effort / 20)
+    samples = samples * 10 ** (_effort(len(samples), rng) / 20)
     sound = Sound(spoken.record(samples, rng).astype(np.float32), SPEECH_RATE)
     frames = frames_for(len(samples))
     rest = float(rng.uniform(0.02, 0.25)) if rng.random() < 0.6 else 0.0  # real lips often stay open in pauses
+    # The effort has nothing to do with the loudness: coupling the two lost .01 of r on real clips.
     _, motions = articulate(phones, frames, seed=int(rng.integers(2**31)), rest=rest, effort=0.08)
     lips = np.stack(list(motions.values()), axis=1)
-    lips[:, _OPENING] *= np.exp(_PER_DB * _loudness(samples, frames))[:, None]
-    return Example(source, feature(sound)[:frames], rows_of(sound)[:frames], np.clip(lips, -1, 1.3), phones)
+    return Example(source, feature(sound)[:frames], rows_of(sound)[:frames], lips, phones)
 
 
 def _effort(count: int, rng: np.random.Generator) -> np.ndarray:
     """A slow random gain [count], dB: some words are said louder."""
     knots = np.arange(0, count / SPEECH_RATE + 2, 0.7)
     return np.interp(np.arange(count) / SPEECH_RATE, knots, rng.normal(0, 3.5, len(knots)))
-
-
-def _loudness(samples: np.ndarray, frames: int) -> np.ndarray:
-    """How many dB louder than its own usual speech each frame is [frames], over a syllable; -12 to 8."""
-    padded = np.zeros(frames * (SPEECH_RATE // FPS))
-    padded[: len(samples)] = samples[: len(padded)]
-    power = gaussian_filter1d((padded.reshape(frames, -1) ** 2).mean(1), 1.6)
-    level = 10 * np.log10(power + 1e-9)
-    usual = np.percentile(level, 75)
-    return np.where(level > usual - 25, np.clip(level - usual, -12, 8), 0.0)
 
 
 # --------------------------------------------------------------------------------------------------------------- heads
@@ -111,20 +94,20 @@ class Manner:
 
 def manner(style: int, rng: np.random.Generator) -> Manner:
     """A style with its own spread: no two speakers of a style are the same."""
-    life = 0.45 + 1.15 * style / (STYLES - 1)
+    life = 0.6 + 1.5 * style / (STYLES - 1)
 
     def about(value: float, spread: float = 0.2) -> float:
         return value * float(np.exp(rng.normal(0, spread)))
 
     return Manner(
-        about(life), min(about(0.25 + 0.45 * life * 0.7), 0.95), about(np.radians(1.7) * (0.6 + 0.4 * life)),
+        about(life), min(about(0.3 + 0.3 * life), 0.95), about(np.radians(1.7) * (0.6 + 0.4 * life)),
         about(0.45), about(np.radians(2.2)) * (0.5 + 0.5 * life), about(2.8 / (0.6 + 0.4 * life)), about(life),
         min(about(0.22 * (0.5 + life)), 0.8),
     )  # fmt: skip
 
 
-_POSTURE = np.array([*np.radians([3.6, 2.0, 1.9]), 0.0045, 0.0022])  # deviation of yaw, pitch, roll, right, down
-_WANDER = np.array([*np.radians([1.0, 0.8, 0.6]), 0.0013, 0.0008])
+_POSTURE = np.array([*np.radians([3.6, 2.1, 2.4]), 0.0045, 0.0022])  # deviation of yaw, pitch, roll, right, down
+_WANDER = np.array([*np.radians([1.0, 0.8, 0.8]), 0.0013, 0.0008])
 _LIMIT = np.array([*np.radians([14.0, 9.0, 8.0]), 0.02, 0.012])
 
 
@@ -207,40 +190,29 @@ def _accents(out: np.ndarray, prosody: np.ndarray, phones: list[Phone], how: Man
         if middle - last < 0.32 or rng.random() > how.nods * 2.2 * strength:
             continue
         last = middle
-        apex = middle + rng.normal(0.02, 0.05)
-        width = rng.uniform(0.09, 0.17)
+        stroke = middle + rng.normal(0.02, 0.05)  # where it goes fastest: on the accent
+        width = rng.uniform(0.10, 0.19)
         size = how.nod * strength**0.5 * np.exp(rng.normal(0, 0.35)) * (-0.6 if rng.random() < 0.2 else 1.0)
-        # Down fast, up slower and a little beyond.
-        t = (time - apex) / np.where(time < apex, width, 1.4 * width)
-        hump = np.exp(-(t**2)) - 0.22 * np.exp(-((t - 2.2) ** 2))
+        # The head is lifted for it first, goes down through the accent, and comes back slower.
+        t = (time - stroke) / width
+        hump = np.exp(-((t - 1.0) ** 2) / np.where(t < 1.0, 1.0, 2.6)) - 0.45 * np.exp(-((t + 1.3) ** 2) / 1.6)
         out[:, 1] += size * hump
         out[:, 0] += rng.normal(0, how.tilt) * abs(size) * hump
         out[:, 2] += rng.normal(0, 0.6 * how.tilt) * abs(size) * hump
         if rng.random() < how.brows * 1.6:
-            late = apex - 0.04
+            late = stroke - 0.02
             out[:, 5] += (
                 rng.uniform(0.4, 1.0) * strength**0.5 * np.exp(-(((time - late) / rng.uniform(0.14, 0.3)) ** 2))
             )
 
 
 def _junctures(out: np.ndarray, phones: list[Phone], how: Manner, rng: np.random.Generator) -> None:
-    """The head sinks where a phrase ends, and rises again when the next one begins."""
+    """The head sinks over the last syllables of a phrase and comes up again in the pause."""
     time = (np.arange(len(out)) + 0.5) / FPS
     for k, phone in enumerate(phones):
-        if phone.symbol != PAUSE or phone.end - phone.start < 0.22 or k == 0 or rng.random() > 0.65:
+        if phone.symbol != PAUSE or phone.end - phone.start < 0.18 or k == 0 or rng.random() > 0.7:
             continue
-        size = how.nod * rng.uniform(0.5, 1.4)
-        down = 1 / (1 + np.exp(-(time - phone.start + 0.08) / 0.07))
-        up = 1 / (1 + np.exp(-(time - phone.end - 0.05) / 0.11))
-        out[:, 1] += size * (down - up)
-
-
-def with_rest(example: Example, frames: int) -> Example:
-    """An example followed by silence up to `frames`."""
-    more = max(frames - len(example.lips), 0)
-    return replace(
-        example,
-        speech=np.pad(example.speech, ((0, more), (0, 0)), mode="edge"),
-        prosody=np.pad(example.prosody, ((0, more), (0, 0)), mode="edge"),
-        lips=np.pad(example.lips, ((0, more), (0, 0)), mode="edge"),
-    )
+        size = how.nod * rng.uniform(0.5, 1.5)
+        down = expit((time - phone.start + rng.uniform(0.2, 0.4)) / 0.08)
+        up = expit((time - phone.start - rng.uniform(0.1, 0.3)) / 0.08)
+        out[:, 1] += size * (down - 1.35 * up + 0.35 * expit((time - phone.end - 0.2) / 0.15))

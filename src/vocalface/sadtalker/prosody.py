@@ -18,7 +18,6 @@ there is none; silent 0..1, the rule that closes the mouth."""
 AHEAD = SilenceGate.ahead
 HOP = SPEECH_RATE // FPS
 _WINDOW = 1024  # samples about a frame's middle, for the pitch
-_AFTER = _WINDOW // 2 - HOP // 2  # samples of it that lie behind the frame's end
 _LOW, _HIGH = 65.0, 420.0  # Hz
 _TAPER = np.hanning(_WINDOW)
 _TAPER_CORRELATION = np.fft.irfft(np.abs(np.fft.rfft(_TAPER, 2 * _WINDOW)) ** 2)[:_WINDOW]
@@ -33,9 +32,11 @@ class Prosody:
     def __init__(self) -> None:
         self.gate = SilenceGate()
         self.level, self.slow, self.pitch, self.weight = -30.0, 0.0, np.log2(150.0), 1.0
-        self.past = np.zeros(HOP, np.float32)  # samples before the first unfinished frame
+        self.past = np.zeros(2 * HOP, np.float32)  # samples before the first unfinished frame
         self.tail = np.zeros(0, np.float32)
-        self.waiting: list[tuple[float, float, float]] = []  # level, voicing, octave of frames whose gate is not known
+        self.levels: list[float] = []  # of frames whose gate is not known
+        self.tones: list[tuple[float, float]] = []  # voicing and octave of those up to the one before the last
+        self.begun = False
         self.samples = self.done = 0
 
     def push(self, samples: np.ndarray) -> np.ndarray:
@@ -46,26 +47,28 @@ class Prosody:
     def flush(self) -> np.ndarray:
         """The rows still owed, when the speech has ended."""
         owed = -(-self.samples // HOP) - self.done
-        ended = self._hear(np.zeros(HOP * (AHEAD + 2), np.float32))
+        ended = self._hear(np.zeros(HOP * (AHEAD + 1), np.float32))
         self.done = -(-self.samples // HOP)
         return ended[:owed]
 
     def _hear(self, samples: np.ndarray) -> np.ndarray:
         self.tail = np.concatenate([self.tail, samples])
-        count = max(len(self.tail) - _AFTER, 0) // HOP
+        count = len(self.tail) // HOP
         if not count:
             return np.zeros((0, len(PROSODY)), np.float32)
-        heard = self.tail[: count * HOP]
-        both = np.concatenate([self.past, self.tail])
-        first = HOP + HOP // 2 - _WINDOW // 2
+        both = np.concatenate([self.past, self.tail[: count * HOP]])
+        first = HOP + HOP // 2 - _WINDOW // 2  # the pitch is that of one frame earlier: its window is whole by now
         windows = both[first + HOP * np.arange(count)[:, None] + np.arange(_WINDOW)]
         rows = []
-        for level, voiced, octave in zip(levels(heard).tolist(), *(v.tolist() for v in pitch(windows))):
+        for level, *tone in zip(levels(self.tail[: count * HOP]).tolist(), *(v.tolist() for v in pitch(windows))):
             gate = self.gate.push(level)
-            self.waiting.append((level, voiced, octave))
-            if len(self.waiting) > AHEAD:
-                rows.append(self._row(*self.waiting.pop(0), gate))
-        self.past, self.tail = heard[-HOP:], self.tail[count * HOP :]
+            self.levels.append(level)
+            if self.begun:
+                self.tones.append(tuple(tone))
+            self.begun = True
+            if len(self.levels) > AHEAD:
+                rows.append(self._row(self.levels.pop(0), *self.tones.pop(0), gate))
+        self.past, self.tail = both[-2 * HOP :], self.tail[count * HOP :]
         self.done += len(rows)
         return np.array(rows, np.float32).reshape(-1, len(PROSODY))
 
