@@ -1,4 +1,4 @@
-"""Measure the layers on real clips: composite PSNR, temporal IoU of the head, milliseconds a frame.
+"""Measure the layers on real clips: composite PSNR, temporal IoU of the head, flicker, milliseconds a frame.
 
     python benchmarks/observe_layers.py CLIP... [--frames 300] [--size 512] [--save FOLDER]
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -21,42 +22,10 @@ import numpy as np
 from vocalface.observe.layers import LayerBuilder, head_colours
 
 RIGID = [
-    6,
-    8,
-    9,
-    10,
-    21,
-    34,
-    54,
-    67,
-    103,
-    109,
-    116,
-    117,
-    118,
-    123,
-    127,
-    139,
-    143,
-    151,
-    162,
-    168,
-    197,
-    251,
-    264,
-    284,
-    297,
-    332,
-    338,
-    345,
-    346,
-    347,
-    352,
-    356,
-    368,
-    372,
-    389,
-]  # forehead, temples, bridge of the nose, cheek bones
+    6, 8, 9, 10, 21, 34, 54, 67, 103, 109, 116, 117, 118, 123, 127, 139, 143, 151, 162, 168, 197, 251, 264, 284, 297,
+    332, 338, 345, 346, 347, 352, 356, 368, 372, 389,
+]  # fmt: skip
+"""Forehead, temples, bridge of the nose, cheek bones."""
 
 
 def read(path: Path, count: int) -> list[np.ndarray]:
@@ -131,10 +100,11 @@ def measure(path: Path, arguments: argparse.Namespace) -> dict[str, float]:
     start = time.process_time()
     plate = builder.observe_plate((i, frames[i]) for i in builder.plate_indices)
     first = time.process_time() - start
-    true_head, raw_head, ious, times, before = [], [], [], [], None
+    true_head, raw_head, ious, masks, before = [], [], [], [], None
+    layers, times = builder.build_all(enumerate(frames)), []
     for i, frame in enumerate(frames):
         start = time.process_time()
-        labels, head_alpha, torso = builder.build(i, frame)
+        labels, head_alpha, torso = next(layers)
         times.append(time.process_time() - start)
         share, head = torso[..., 3:] / 255, head_alpha[..., None] / 255
         behind = np.rint(torso[..., :3] * share + plate * (1 - share)).astype(np.uint8)
@@ -145,12 +115,25 @@ def measure(path: Path, arguments: argparse.Namespace) -> dict[str, float]:
         if before is not None and valid[i - 1] and valid[i]:
             ious.append(moved_iou(before, mask, builder.landmarks[i - 1, RIGID], builder.landmarks[i, RIGID]))
         before = mask
+        masks.append(mask)
         if arguments.save and i % 50 == 0:
             save(arguments.save / f"{path.stem}_{i:04d}.png", frame, labels, colours, head, torso, plate, behind)
     return {
         "frames": len(frames), "psnr": np.mean(true_head), "psnr_min": np.min(true_head), "psnr_raw": np.mean(raw_head),
-        "iou": np.mean(ious), "iou_p5": np.percentile(ious, 5), "ms": 1000 * np.mean(times), "first_pass_s": first,
+        "iou": np.mean(ious), "iou_p5": np.percentile(ious, 5), **flicker(frames, masks),
+        "ms": 1000 * np.mean(times), "first_pass_s": first,
     }  # fmt: skip
+
+
+def flicker(frames: list[np.ndarray], masks: list[np.ndarray]) -> dict[str, float]:
+    """Mean and greatest number of mask pixels a frame that are another way before and after, on a still picture."""
+    small = [cv2.resize(f, (256, 256), interpolation=cv2.INTER_AREA) for f in frames]
+    still = [cv2.blur(cv2.absdiff(a, b).max(2), (5, 5)) < 10 for a, b in pairwise(small)]
+    counts = []
+    for i in range(1, len(masks) - 1):
+        quiet = cv2.resize((still[i - 1] & still[i]).astype(np.uint8), masks[i].shape[::-1], interpolation=0) > 0
+        counts.append(((masks[i] != masks[i - 1]) & (masks[i] != masks[i + 1]) & quiet).sum())
+    return {"blip": np.mean(counts), "blip_max": np.max(counts)}
 
 
 def save(path: Path, frame, labels, colours, head, torso, plate, behind) -> None:
