@@ -303,7 +303,7 @@ def test_layers_and_track_must_be_equally_long_and_leave_nothing(tmp_path):
     writer.add(blank, blank, np.zeros((64, 64, 4), np.uint8))
     with pytest.raises(ObservationsError, match="1 frames of layers, 30 rows"):
         writer.finish(clip=obs.clip, clip_hash="", crop=obs.crop, camera=obs.camera, track=obs.track, plate=obs.plates)
-    assert not list((tmp_path / "b.obs").iterdir())
+    assert not (tmp_path / "b.obs").exists()
 
 
 def test_a_source_that_ends_early_is_said(tmp_path):

@@ -7,10 +7,10 @@ blind to. The bridge of the nose is left out and tells whether it helped: its sh
 and jitter.
 
 Measured (px; rms / jitter of the patch left out, before -> after): a news anchor 1.23/.30 -> .96/.16, a turning head
-2.06/.82 -> 1.91/.64, three more clips -2 to -8 % rms and -8 to -17 % jitter. Where the truth is known (three presenters,
-seen through the landmarker) points of the head are 1.18 to 1.54 / .20 to .23 off before, .73 to 1.10 / .09 to .12 after:
-the patch tells the truth. The landmarks fit a little worse (.74 -> 1.0 px on the anchor): part of what they say is
-their own error.
+2.06/.82 -> 1.91/.64, three more clips -2 to -8 % rms and -8 to -17 % jitter. Where the truth is known (three
+presenters, seen through the landmarker) points of the head are 1.18 to 1.54 / .20 to .23 off before, .73 to 1.10 / .09
+to .12 after: the patch tells the truth. The landmarks fit a little worse (.74 -> 1.0 px on the anchor): part of what
+they say is their own error.
 """
 
 from __future__ import annotations
