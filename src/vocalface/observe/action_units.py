@@ -91,10 +91,12 @@ def from_landmarks(
 def fitted(points: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Coefficients [T, 17], 0..1, of all units together, from landmarks in the head's frame [T, 478, 3] metres.
 
-    Only AU15 is taken from it: drawn faces that mix eleven units give r = .91 and .90 with the truth against .62 and
-    .84 of the corners' height less jaw and width, and on five real clips the ten units with it explain the lower face
-    better (held out, 2 to 7 %). A fit of ICT-FaceKit's 53 expressions agrees (r = .8 on four of five) and is
-    noisier. For AU09 neither fit is better than the wings of the nose, for AU20 than the width.
+    Only AU15 is taken from it. On two drawn sequences that mix eleven units r with the truth is .88 and .90 against .62
+    and .84 of the corners' height less jaw and width; they are drawn with this very face, which favours it (a fit of
+    ICT-FaceKit's 53 expressions: .79, .82). On five real clips the ten lower units explain the lower face 2 to 7 %
+    better with it, on held-out frames, and both faces agree at r = .8 or more on four (.4 on braids). In drawn plain
+    speech, where AU15 stays under .3, it tells nothing (r = 0, ICT .5). AU20 comes nearer to the drawn truth by a fit
+    (.5 to .7 against .4) but twice as noisy, and three of the clips are explained worse; AU09 is no clearer.
     """
     from vocalface import faces
     from vocalface.faces.fit import fit_expressions
@@ -144,9 +146,9 @@ _LIDS = (((159, 145), (158, 153), (160, 144)), ((386, 374), (385, 380), (387, 37
 def eyes(track: FaceTrack, camera: Camera) -> np.ndarray:
     """What AU45 does not tell, each eye's opening and where the eyes look, from a stored track.
 
-    Lids come from landmarks, gaze from blendshapes: over five clips noise in share of the range is .015 to .024
-    against .013 to .025 for the lids (and a gap is linear in the opening, eyeBlink is not: it stays under .6 for some
-    closed eyes), and in share of the deviation .08 to .20 against .09 to .21 for gaze in x, .15 to .23 against .19 to
+    Lids come from landmarks, gaze from blendshapes: noise in share of the range is .015 to .024 against .013 to .025
+    for the lids (four clips; and a gap is linear in the opening, eyeBlink is not: it stays under .6 for some
+    closed eyes), and in share of the deviation (five clips) .08 to .20 against .09 to .21 for gaze in x, .15 to .23 against .19 to
     .32 in y, where the pooled blendshapes are the quieter ones. Nothing is smoothed.
 
     Args:
