@@ -94,7 +94,7 @@ def fitted(points: np.ndarray, valid: np.ndarray) -> np.ndarray:
     Only AU15 is taken from it. On two drawn sequences that mix eleven units r with the truth is .88 and .90 against .62
     and .84 of the corners' height less jaw and width; they are drawn with this very face, which favours it (a fit of
     ICT-FaceKit's 53 expressions: .79, .82). On five real clips the ten lower units explain the lower face 2 to 7 %
-    better with it, on held-out frames, and both faces agree at r = .8 or more on four (.4 on braids). In drawn plain
+    better with it, on held-out frames, and both faces agree at r = .8 on four (.4 on the fifth). In drawn plain
     speech, where AU15 stays under .3, it tells nothing (r = 0, ICT .5). AU20 comes nearer to the drawn truth by a fit
     (.5 to .7 against .4) but twice as noisy, and three of the clips are explained worse; AU09 is no clearer.
     """
@@ -146,10 +146,10 @@ _LIDS = (((159, 145), (158, 153), (160, 144)), ((386, 374), (385, 380), (387, 37
 def eyes(track: FaceTrack, camera: Camera) -> np.ndarray:
     """What AU45 does not tell, each eye's opening and where the eyes look, from a stored track.
 
-    Lids come from landmarks, gaze from blendshapes: noise in share of the range is .015 to .024 against .013 to .025
-    for the lids (four clips; and a gap is linear in the opening, eyeBlink is not: it stays under .6 for some
-    closed eyes), and in share of the deviation (five clips) .08 to .20 against .09 to .21 for gaze in x, .15 to .23 against .19 to
-    .32 in y, where the pooled blendshapes are the quieter ones. Nothing is smoothed.
+    Lids come from landmarks, gaze from blendshapes. Noise in share of the range (four clips): lids .015 to .024, the
+    blendshapes .013 to .025; but a gap is linear in the opening, and eyeBlink stays under .6 for some closed eyes. In
+    share of the deviation (five clips): gaze .08 to .20 in x and .15 to .23 in y, the landmarks of the irises .09 to
+    .21 and .19 to .32. Nothing is smoothed.
 
     Args:
         track: of T frames; without blendshapes (all zero) the gaze is 0.
