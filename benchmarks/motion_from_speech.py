@@ -31,6 +31,7 @@ from vocalface.observe.speech.articulatory import MOTIONS, ArticulatoryFeature
 from vocalface.observe.speech.mel import COLUMNS_PER_FRAME, mel_db
 from vocalface.presenter import voice
 from vocalface.sadtalker.motion import Sway, poses
+from vocalface.sadtalker.open_corpus import head_motion
 from vocalface.sadtalker.open_expnet import OpenExpNet
 from vocalface.sadtalker.open_posevae import OpenPoseVAE
 from vocalface.sadtalker.prosody import rows_of
@@ -110,21 +111,9 @@ def measure(clip) -> dict[str, np.ndarray]:
     gap, width = (np.linalg.norm(points[:, a] - points[:, b], axis=1) / eyes for a, b in ((13, 14), (61, 291)))
     return {
         "gap": gap, "width": width, "jaw": shapes[:, BLENDSHAPES.index("jawOpen")],
-        "round": shapes[:, BLENDSHAPES.index("mouthPucker")], "head": head(tracked.poses),
+        "round": shapes[:, BLENDSHAPES.index("mouthPucker")], "head": head_motion(tracked.poses),
         "shot": np.array([start, stop]),
     }  # fmt: skip
-
-
-def head(tracked: np.ndarray) -> np.ndarray:
-    """World-to-camera [T, 4, 4] -> [T, 6] about the middle pose: yaw, pitch, roll rad and shift m, in image axes."""
-    from scipy.spatial.transform import Rotation
-
-    turned = Rotation.from_matrix(tracked[:, :3, :3])
-    about = (turned * turned.mean().inv()).as_rotvec()  # camera axes: x right, y down, z away
-    # The nose points to -z: turning about +x sends it down, about +y to the left.
-    angles = np.stack([-about[:, 1], about[:, 0], about[:, 2]], axis=1)
-    shift = tracked[:, :3, 3] - np.median(tracked[:, :3, 3], axis=0)
-    return np.concatenate([angles, shift], axis=1)
 
 
 # ---------------------------------------------------------------------------------------------------------------- lips
@@ -165,8 +154,10 @@ def lips_table(talks: list[Talk]) -> dict:
         figures[name]["gap_unweighted"] = round(float(r[:, 1].mean()), 3)
         print(f"{name:36s}" + " ".join(f"{k} {v:.3f}" for k, v in figures[name].items()))
     figures["drawn gap"] = round(float(np.average([row["drawn"] for row in rows], weights=weights)), 3)
-    lags = [row["lag"] for row in rows if row["r_at_lag"] > 0.3]
-    figures["median lag, frames"] = round(float(np.median(lags)), 2)
+    # A lag means something where there is something to be late: r over .3, each clip by its duration.
+    sure = sorted((row["lag"], row["s"]) for row in rows if row["r_at_lag"] > 0.3)
+    half = np.searchsorted(np.cumsum([s for _, s in sure]), sum(s for _, s in sure) / 2)
+    figures["median lag by duration, frames"] = round(float(sure[half][0]), 2)
     figures["closed in silence"] = round(float(np.mean(quiet)), 3)
     figures["p b m closed"] = bilabials()
     print({k: v for k, v in figures.items() if not isinstance(v, dict)})

@@ -267,14 +267,14 @@ def statistics(motion: Tensor, prosody: Tensor) -> list[Tensor]:
     out = [(bands / count + 1e-5).log(), 3 * _covariance(motion), 30 * _covariance(speed)]
     heard = prosody - prosody.mean(-1, keepdim=True)
     moved = motion - motion.mean(-1, keepdim=True)
-    reach = 10
+    reach = 16
     lively = (speed**2 + 1e-4).sqrt()
     lively = F.pad(lively - lively.mean(-1, keepdim=True), (1, 0))
-    for signal, weight in ((moved, 6.0), (lively, 60.0)):  # where it goes, and when it goes
+    for signal, weight in ((moved, 20.0), (lively, 60.0)):  # where it goes, and when it goes
         middle = signal[..., reach:-reach]
         out.append(torch.stack([
             torch.einsum("bct,bpt->cp", middle, heard[..., reach + k : count - reach + k])
-            for k in range(-reach, reach + 1, 2)
+            for k in range(-reach, reach + 1, 3)
         ]) * (weight / middle[:, 0].numel()))  # fmt: skip
     second = (speed**2).mean((0, 2)) + 1e-8
     return [*out, ((speed**4).mean((0, 2)) / second**2 + 1e-3).log()]
