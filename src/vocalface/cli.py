@@ -64,7 +64,11 @@ class Observe(Common):
 
 @dataclass(kw_only=True)
 class Train(Common):
-    """Train a talking head on one person's clip or its observations; or `train articulation`, the speech encoder."""
+    """Train a talking head on one person's clip or its observations.
+
+    Or a network that serves everybody: `train articulation`, the speech encoder; `train sadtalker.expnet --preset open`
+    and `train sadtalker.posevae --preset open`, lips and head of `animate`, from generated speech and your --corpus.
+    """
 
     clip: Positional[Path]
     output: Output = None
@@ -83,6 +87,8 @@ class Train(Common):
     """An OpenFace table (au.csv) to take the action units from."""
     face: str = "largest"
     """Which face, when there are several."""
+    corpus: Path | None = None
+    """With --preset open: a folder of observations to learn from beside the generated speech."""
 
 
 @dataclass(kw_only=True)
@@ -218,6 +224,8 @@ def observe(a: Observe) -> dict:
 def train(a: Train) -> dict:
     if str(a.clip) == "articulation":
         return train_articulation(a)
+    if a.preset == "open" and str(a.clip) in ("sadtalker.expnet", "sadtalker.posevae"):
+        return train_open(a)
     from vocalface.hmtalker.config import preset
     from vocalface.hmtalker.head import Head
     from vocalface.hmtalker.train import check_device
@@ -251,6 +259,24 @@ def train_articulation(a: Train) -> dict:
     output = a.output or Path("articulatory.safetensors")
     progress = reporter(a)
     figures = run(output, seed=a.seed, progress=lambda phase, done, total: progress.count(done, total, phase))
+    progress.close()
+    for key, value in figures.items():
+        say(a, f"{key}: {value}")
+    return {"weights": str(output), "figures": figures, "result": str(output)}
+
+
+def train_open(a: Train) -> dict:
+    """The open motion networks of the built-in renderer, from generated speech and the user's own observations."""
+    from vocalface.sadtalker.open_corpus import settings
+    from vocalface.sadtalker.open_corpus import train as run
+
+    kind = str(a.clip).removeprefix("sadtalker.")
+    output = a.output or Path(f"open_{kind}.safetensors")
+    progress = reporter(a)
+    figures = run(
+        kind, a.corpus, output, seed=a.seed, **settings(kind, a.set),
+        progress=lambda phase, done, total: progress.count(done, total, phase),
+    )  # fmt: skip
     progress.close()
     for key, value in figures.items():
         say(a, f"{key}: {value}")

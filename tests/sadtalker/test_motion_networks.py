@@ -326,6 +326,11 @@ def test_training_says_what_is_wrong(tmp_path):
     with pytest.raises(ObservationsError):
         open_corpus.train("expnet", tmp_path, tmp_path / "w.safetensors")
     for kind in ("expnet", "posevae"):
+        made = open_corpus.settings(kind, ("hours=0.5", "steps=7"))
+        assert made["hours"] == 0.5 and made["config"].steps == 7 and open_corpus.settings(kind, ()) == {}
+        for wrong in ("step=7", "steps=many"):
+            with pytest.raises(ConfigError):
+                open_corpus.settings(kind, (wrong,))
         with pytest.raises(ConfigError):
             open_corpus.train(kind, None, tmp_path / "w.safetensors", hours=0)
         with pytest.raises(OutputError):

@@ -50,6 +50,8 @@ class Style:
     still: bool = False  # the head rests; lips and lids move
     seed: int = 0
     head_style: float = 3.0  # how the head moves: 0 calm to 7 lively, styles between are mixed
+    expnet: str | None = None  # other weights than those that ship: of `train sadtalker.expnet --preset open`
+    posevae: str | None = None
 
 
 class Blinks:
@@ -134,7 +136,8 @@ class SpeechMotion:
 
     def __init__(self, style: Style | None = None) -> None:
         self.style = style or Style()
-        feature, lips, head = ArticulatoryFeature(), OpenExpNet(), OpenPoseVAE()
+        feature = ArticulatoryFeature()
+        lips, head = OpenExpNet(self.style.expnet), OpenPoseVAE(self.style.posevae)
         self.feature, self.lips = feature.stream(), lips.stream()
         self.prosody, self.head = Prosody(), head.stream(check_style(self.style.head_style), self.style.seed)
         self.look_ahead = max(feature.lookahead + lips.after, Prosody.look_ahead + head.after)

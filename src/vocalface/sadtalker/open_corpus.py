@@ -6,8 +6,8 @@ opens the mouth is theirs, not the speech's: each motion is brought to the mean 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,30 @@ def train(kind: str, folder: Path | str | None, output: Path | str, **options) -
     from vocalface.sadtalker.open_posevae_train import train_open_posevae
 
     return train_open_posevae([talk(s) for s in read(folder)] if folder else None, output, **options)
+
+
+def settings(kind: str, pairs: Sequence[str]) -> dict:
+    """`("hours=0.5", "steps=800")` -> options of `train`; hours, and the fields of the network's config.
+
+    Raises:
+        ConfigError: a name or a value that does not fit.
+    """
+    if kind == "expnet":
+        from vocalface.sadtalker.open_expnet import ExpNetConfig as Config
+    else:
+        from vocalface.sadtalker.open_posevae_train import PoseVAEConfig as Config
+    kinds = {"hours": float} | {f.name: type(f.default) for f in fields(Config)}
+    values = {}
+    for text in pairs:
+        name, _, value = text.partition("=")
+        if name not in kinds:
+            raise ConfigError(f"no option is called {name!r}", f"--set {text}", f"use {', '.join(kinds)}")
+        try:
+            values[name] = kinds[name](value)
+        except ValueError:
+            raise ConfigError(f"{value!r} is no {kinds[name].__name__}", f"--set {text}", "give a number") from None
+    hours = {"hours": values.pop("hours")} if "hours" in values else {}
+    return hours | ({"config": Config(**values)} if values else {})
 
 
 def read(folder: Path | str) -> Iterator[Seen]:
