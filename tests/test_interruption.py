@@ -20,6 +20,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent / "hmtalker"))
 import drawn
+import stand_ins
 
 from vocalface import assets, media
 from vocalface.errors import AssetError
@@ -70,44 +71,9 @@ def strike_last_move() -> None:
 
 
 def without_models() -> None:
-    """Observing without MediaPipe: a fixed face whose size follows the picture, and layers made of its gray."""
     from vocalface.observe import landmarks, watch
-    from vocalface.presenter.landmarks import table
-    from vocalface.types import FACE
 
-    turn, rise = np.array(table()["chart"]).T  # angles on the head
-    shape = np.stack([np.sin(turn) * np.cos(rise), -np.sin(rise), -np.cos(turn) * np.cos(rise)], axis=1)
-    shape = np.concatenate([shape, shape[np.repeat([33, 263], 5)]])[:478]  # irises at the corners of the eyes
-    shape = (shape - shape.mean(0)) / np.ptp(shape[:, 1])
-
-    class Landmarker:
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            return None
-
-        def __call__(self, image):
-            h, w = image.shape[:2]
-            size = 64 + float(image[::8, ::8].mean()) / 256
-            points = (shape * size + [w / 2, h / 2, 0]).astype(np.float32)
-            return [landmarks.Face(points, np.full(52, image.mean() / 256, np.float32))]
-
-        search = __call__
-
-    class Layers:
-        def __init__(self, size, points, valid, threads=1):
-            self.plate_indices = [0]
-
-        def observe_plate(self, pictures):
-            return next(iter(pictures))[1]
-
-        def build_all(self, pictures):
-            for _, image in pictures:
-                gray = image.mean(-1).astype(np.uint8)
-                yield np.full(gray.shape, FACE, np.uint8), gray, np.dstack([image, gray])
-
-    landmarks.Landmarker, watch.LayerBuilder = Landmarker, Layers
+    landmarks.Landmarker, watch.LayerBuilder = stand_ins.landmarker(stand_ins.moving), stand_ins.Layers
 
 
 def without_a_landmarker() -> None:

@@ -40,6 +40,12 @@ class Options:
     start: int = 0  # first frame of the reference track
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.smooth <= 1:
+            raise ConfigError(f"cannot smooth by {self.smooth}", "--smooth", "use 0 to 1")
+        if not 0 <= self.mouth_gain <= 10:
+            raise ConfigError(f"cannot open the mouth {self.mouth_gain} times as far", "--mouth-gain", "use 0 to 10")
+
 
 @dataclass(frozen=True)
 class Spoken:
@@ -263,6 +269,8 @@ def drive(head: Head, sound: Sound | Iterator[np.ndarray], options: Options | No
     Raises HeadError when the head's speech feature cannot be computed here, ConfigError for wrong options.
     """
     options = options or Options()
+    if not 0 <= options.start < head.frames:
+        raise ConfigError(f"the reference track has no frame {options.start}", "--start", f"use 0 to {head.frames - 1}")
     runtime = Runtime(head)
     layers = Layers(head)
     if isinstance(sound, Sound):
@@ -422,6 +430,16 @@ class PasteBack:
         self.view, self.crop = source.at(FPS), head.crop
         self.offset = int(head.provenance.get("start_frame", 0))
         self.group, self.cache = -1, []
+        if len(self.view) < self.offset + head.frames:
+            raise ConfigError(
+                f"the video has {len(self.view)} frames, the head's source {self.offset + head.frames}", source.path,
+                "give the uncropped video that the head was trained on",
+            )  # fmt: skip
+        if self.crop.x >= source.width or self.crop.y >= source.height:
+            raise ConfigError(
+                f"the head's crop begins at {self.crop.x}, {self.crop.y}, the frame has {source.width}x{source.height}",
+                source.path, "give the uncropped video that the head was trained on",
+            )  # fmt: skip
 
     def __call__(self, frame: Spoken) -> np.ndarray:
         step = 32
