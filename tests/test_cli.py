@@ -190,7 +190,7 @@ def test_real_clips_that_must_be_refused(tmp_path, capsys):
 
 def cut(source: Path, target: Path, frames: int) -> Path:
     clip = media.open_clip(source)
-    with media.VideoWriter(target, clip.width, clip.height) as video:
+    with media.VideoWriter(target, clip.width, clip.height, sound=source) as video:
         for frame in clip.at(25).iterate(0, frames):
             video.write(frame)
     return target

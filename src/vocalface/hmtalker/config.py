@@ -21,7 +21,7 @@ class Config:
     audio: Literal["articulatory", "mel", "ave", "hubert", "deepspeech"] = "articulatory"
     explicit: Literal["au", "3dmm", "blendshape"] = "au"  # Table 4: what the explicit lower-face feature is
     window: int = 8  # speech frames i-4 .. i+3 that AudioNet and AudioAttNet see
-    upper: Literal["au", "au+shape"] = "au"  # au+shape adds principal components of lids, brows and irises
+    upper: Literal["au", "au+eyes", "au+shape"] = "au"  # + each lid and the gaze; + principal components of the eyes
     upper_rank: int = 10  # how many of them
 
     # --- fields ------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from vocalface import media
 from vocalface.errors import MediaError, ObservationsError, OutputError
 from vocalface.hmtalker.config import Config
 from vocalface.observe import indices, store
-from vocalface.observe.action_units import lift
+from vocalface.observe.action_units import eyes, lift
 from vocalface.observe.speech import extractor
 from vocalface.types import FACE, FPS, HAIR, LOWER_AU_INDEX, MOUTH, UPPER_AU_INDEX, Camera, CropBox, Observations
 
@@ -196,20 +196,23 @@ def prepare(obs: Observations, config: Config, folder: Path, progress: Progress 
 
 
 def upper_features(obs: Observations, config: Config) -> np.ndarray:
-    """The upper face's condition [T, U]: seven AUs; with "au+shape" also principal components of the person's own lids,
-    brows and irises in the head's frame (unit spread), which tell the two eyes apart and follow the gaze."""
+    """The upper face's condition [T, U]: seven AUs; with "au+eyes" also each lid's opening and the gaze; with
+    "au+shape" principal components of the person's own lids, brows and irises in the head's frame (unit spread).
+    Both tell the two eyes apart and follow the gaze, which AUs do not."""
     units = upper_units(obs.track.action_units)
     if config.upper == "au":
         return units
     track = obs.track
+    if config.upper == "au+eyes":
+        return np.concatenate([units, eyes(track, obs.camera)], axis=1)
     points = lift(track.landmarks, track.head_pose, obs.camera)
-    eyes = []
+    parts = []
     for lids, brow, iris, corners in (
         (indices.EYE_LEFT, indices.BROW_LEFT, indices.IRIS_LEFT, [33, 133]),
         (indices.EYE_RIGHT, indices.BROW_RIGHT, indices.IRIS_RIGHT, [362, 263]),
     ):  # about the corners of the eye: what is left of the pose's error moves all points alike
-        eyes.append(points[:, [*lids, *brow, *iris]] - points[:, corners].mean(1, keepdims=True))
-    return np.concatenate([units, components(np.concatenate(eyes, 1), config.upper_rank, track.valid)], axis=1)
+        parts.append(points[:, [*lids, *brow, *iris]] - points[:, corners].mean(1, keepdims=True))
+    return np.concatenate([units, components(np.concatenate(parts, 1), config.upper_rank, track.valid)], axis=1)
 
 
 def components(points: np.ndarray, k: int, valid: np.ndarray) -> np.ndarray:
