@@ -228,10 +228,10 @@ def train(a: Train) -> dict:
         return train_open(a)
     from vocalface.hmtalker.config import preset
     from vocalface.hmtalker.head import Head
-    from vocalface.hmtalker.train import check_device
+    from vocalface.hmtalker.train import choose_device
     from vocalface.hmtalker.train import train as run
 
-    check_device(a.device)
+    choose_device(a.device)
     config = preset(a.preset).replace(seed=a.seed, **overrides(a.set))
     if a.size:
         config = config.replace(size=a.size)

@@ -78,6 +78,7 @@ class Config:
     lr_attention: float = 2.5e-3
     lr_pose: float = 0.0  # per-frame pose refinement; 0 turns it off
     pose_prior: float = 1e-2
+    pose_visit_steps: int = 0  # pose steps on a training frame before each step on it, geometry held
 
     # --- densification -----------------------------------------------------------------------------------------
     densify_every: int = 100
@@ -89,7 +90,8 @@ class Config:
 
     # --- generalisation ----------------------------------------------------------------------------------------
     condition_noise: float = 0.0  # std of noise on the control vectors, in their own std
-    feature_noise: float = 0.0  # std of noise on speech features, in their own std
+    feature_noise: float = 0.0  # std of noise on speech features, in their own std, while speech is aligned
+    pixel_noise: float = 0.0  # the same in the stages that see pixels
     upper_noise: float = 0.0  # std of noise on the upper face's condition, in its own std
     net_decay: float = 0.0  # AdamW weight decay of the speech networks
 
@@ -147,6 +149,7 @@ _CPU = Config(
     lr_pose=1e-4,
     condition_noise=0.1,
     feature_noise=1.0,
+    pixel_noise=1.0,
     net_decay=0.1,
     match_amplitude=True,
     pose_refine_steps=40,

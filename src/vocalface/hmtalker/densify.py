@@ -57,7 +57,7 @@ def densify_and_prune(
     raw = {name: getattr(field, name).data for name in ROWS}
     children = {name: raw[name][split].repeat(2, *[1] * (raw[name].dim() - 1)) for name in ROWS}
     spread = scales[split].repeat(2, 1)
-    offset = torch.randn(spread.shape, generator=generator) * spread
+    offset = torch.randn(spread.shape, generator=generator).to(spread.device) * spread
     children["means"] = children["means"] + rotate(children["quats"], offset)
     children["scales"] = torch.log(torch.expm1((spread / 1.6).clamp_min(1e-6)))
     added = {name: torch.cat([raw[name][clone], children[name]]) for name in ROWS}

@@ -40,16 +40,17 @@ class Poses(nn.Module):
         out = self.base.clone()
         for i in range(len(out)):
             out[i, :3, :3], out[i, :3, 3] = self.at(i)
-        return out.numpy()
+        return out.cpu().numpy()
 
 
 def rotation(w: Tensor) -> Tensor:
     """Rodrigues: rotation vector [3] -> [3, 3]; smooth at zero."""
-    zero = torch.zeros((), dtype=w.dtype)
+    zero = w.new_zeros(())
     k = torch.stack([zero, -w[2], w[1], w[2], zero, -w[0], -w[1], w[0], zero]).view(3, 3)
     theta2 = (w * w).sum()
     theta = (theta2 + 1e-20).sqrt()
-    return torch.eye(3, dtype=w.dtype) + theta.sin() / theta * k + (1 - theta.cos()) / (theta2 + 1e-20) * (k @ k)
+    one = torch.eye(3, dtype=w.dtype, device=w.device)
+    return one + theta.sin() / theta * k + (1 - theta.cos()) / (theta2 + 1e-20) * (k @ k)
 
 
 def matrix_to_quat(r: Tensor) -> Tensor:
@@ -66,14 +67,14 @@ def matrix_to_quat(r: Tensor) -> Tensor:
         q = [0.0] * 4
         q[0] = (m[k][j] - m[j][k]) / s
         q[1 + i], q[1 + j], q[1 + k] = s / 4, (m[j][i] + m[i][j]) / s, (m[k][i] + m[i][k]) / s
-    return torch.tensor(q, dtype=r.dtype)
+    return r.new_tensor(q)
 
 
 def quat_product(a: Tensor, b: Tensor) -> Tensor:
     """Hamilton product of one quaternion [4] with many [N, 4], wxyz."""
     w, x, y, z = a.tolist()
-    left = b.new_tensor([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]])
-    return b @ left.T
+    left = torch.tensor([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]])
+    return b @ left.to(b).T
 
 
 def draw(
@@ -92,7 +93,7 @@ def draw(
     r, t = pose
     x0, y0, x1, y1 = box
     seen = Gaussians(
-        gaussians.means @ r.T + t, quat_product(matrix_to_quat(r.detach()), gaussians.quats),
+        gaussians.means @ r.T + t, quat_product(matrix_to_quat(r.detach().cpu()), gaussians.quats),
         gaussians.scales, gaussians.opacities, gaussians.colors,
     )  # fmt: skip
     view = Camera(

@@ -60,7 +60,9 @@ class View:
     lips: tuple[slice, slice]  # lips_rect within the box
 
 
-def view_of(frame: Frame, material: Material, i: int, lips_only: bool = False) -> View:
+def view_of(
+    frame: Frame, material: Material, i: int, lips_only: bool = False, device: torch.device | str = "cpu"
+) -> View:
     x0, y0, x1, y1 = material.lips[i]
     bx, by = material.box[:2]
     if lips_only:
@@ -73,9 +75,9 @@ def view_of(frame: Frame, material: Material, i: int, lips_only: bool = False) -
         cut, box, lips = np.s_[:, :], material.box, np.s_[y0:y1, x0:x1]
 
     def tensor(a: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(a[cut])).float().div_(255)
+        return torch.from_numpy(np.ascontiguousarray(a[cut])).to(device).float().div_(255)
 
-    labels = torch.from_numpy(np.ascontiguousarray(frame.labels[cut]))
+    labels = torch.from_numpy(np.ascontiguousarray(frame.labels[cut])).to(device)
     return View(
         i, tensor(frame.image), tensor(frame.behind), tensor(frame.alpha),
         labels == MOUTH, labels == FACE, labels == HAIR, box, lips,
@@ -83,10 +85,14 @@ def view_of(frame: Frame, material: Material, i: int, lips_only: bool = False) -
 
 
 class Trainer:
-    """The state of a training run and its step functions."""
+    """The state of a training run and its step functions.
 
-    def __init__(self, material: Material, config: Config) -> None:
+    Randomness is drawn on the CPU whatever the device, so that a seed means the same run everywhere (to rounding).
+    """
+
+    def __init__(self, material: Material, config: Config, device: torch.device | str = "cpu") -> None:
         self.material, self.config = material, config
+        self.device = torch.device("cpu")
         torch.manual_seed(config.seed)
         rng = np.random.default_rng(config.seed)
         dim = material.features.shape[1]
@@ -116,6 +122,19 @@ class Trainer:
         self._easy = incremental_lists(material, self.trainable)
         self._optimisers: dict[str, torch.optim.Optimizer] = {}
         self._grad2d: dict[str, tuple[Tensor, Tensor]] = {}
+        self.to(device)
+
+    def to(self, device: torch.device | str) -> Trainer:
+        """Move everything that pixels pass through; optimisers start afresh, so call it before or after a run."""
+        self.device = torch.device(device)
+        for name in ("features", "explicit", "upper", "upper_std", "pose_moments"):
+            setattr(self, name, getattr(self, name).to(self.device))
+        for module in (self.face_net, self.mouth_net, self.face, self.mouth, self.poses):
+            module.to(self.device)
+        if self.lpips is not None:
+            self.lpips.to(self.device)
+        self._optimisers, self._grad2d = {}, {}
+        return self
 
     # ------------------------------------------------------------------------------------------------- bookkeeping
     def lengths(self) -> dict[str, int]:
@@ -146,17 +165,17 @@ class Trainer:
         for name in ("face", "mouth"):
             field = getattr(self, name)
             for key, value in state[name].items():
-                getattr(field, key).data = torch.as_tensor(value).clone()
+                getattr(field, key).data = torch.as_tensor(value, device=self.device).clone()
         self.face_net.load_state_dict(state["face_net"])
         self.mouth_net.load_state_dict(state["mouth_net"])
         self.poses.delta.data.copy_(torch.as_tensor(state["poses"]))
-        self.pose_moments = torch.as_tensor(state["pose_moments"]).clone()
+        self.pose_moments = torch.as_tensor(state["pose_moments"], device=self.device).clone()
         self.curves = np.asarray(state["curves"]).tolist()
         self._optimisers = {}
         for name, saved in state["optimisers"].items():
             self.optimiser(name).load_state_dict(saved)
         self._grad2d = {
-            k: (torch.as_tensor(v[0]).clone(), torch.as_tensor(v[1]).clone()) for k, v in state["grad2d"].items()
+            k: tuple(torch.as_tensor(a, device=self.device).clone() for a in v) for k, v in state["grad2d"].items()
         }
 
     def generator(self) -> torch.Generator:
@@ -164,6 +183,13 @@ class Trainer:
         return torch.Generator().manual_seed(
             (self.config.seed * 7 + STAGES.index(self.stage)) * 100_000_007 + self.step
         )
+
+    def noise(self, like: Tensor, gen: torch.Generator) -> Tensor:
+        """Standard normal noise of a tensor's shape."""
+        return torch.randn(like.shape, generator=gen).to(like.device)
+
+    def view(self, i: int, lips_only: bool = False) -> View:
+        return view_of(self.material.read(i), self.material, i, lips_only, self.device)
 
     def optimiser(self, name: str) -> torch.optim.Optimizer:
         """The optimisers of a stage, made on first use: `gaussians.face`, `motion.mouth`, …"""
@@ -239,11 +265,11 @@ class Trainer:
 
     def motion(self, i: int, path: str, gen: torch.Generator | None = None, mask: Tensor | None = None):
         window = self.windows(np.array(i))
-        if gen is not None and self.config.feature_noise:
-            window = window + self.config.feature_noise * torch.randn(window.shape, generator=gen)
+        if gen is not None and self.config.pixel_noise:
+            window = window + self.config.pixel_noise * self.noise(window, gen)
         upper = self.upper[i]
         if gen is not None and self.config.upper_noise:
-            upper = upper + self.config.upper_noise * self.upper_std * torch.randn(upper.shape, generator=gen)
+            upper = upper + self.config.upper_noise * self.upper_std * self.noise(upper, gen)
         out = self.face_net.motion(window, upper, self.explicit[i], path, mask)
         return out, window
 
@@ -276,7 +302,7 @@ class Trainer:
         starts = torch.randint(limit, (batch,), generator=gen).numpy()
         rows = np.clip(starts[:, None] + np.arange(length), 0, self.material.train - 1)
         window = self.windows(rows)
-        window = window + c.feature_noise * torch.randn(window.shape, generator=gen)
+        window = window + c.feature_noise * self.noise(window, gen)
         motion = self.face_net.motion(window, self.upper[rows], self.explicit[rows], "audio")
         loss = alignment_loss(motion.c_ea, motion.c_ev, c.align_detach)
         if self.face_net.explicit.keep:
@@ -297,17 +323,18 @@ class Trainer:
         if self.step % 15 == 0 and done < 0.8:
             easy = self._easy.opening(done) if warm else self._easy.blink(done)
         i = self.pick(gen, easy)
-        view = view_of(self.material.read(i), self.material, i)
+        view = self.view(i)
         drop_hair = not warm and self.step % 7 != 0 and done < 0.92 and c.attention_weight > 0 and c.preset == "paper"
+        self._settle(i, view, done, warm)
         delta = motion = None
         if not warm:
             path = draw_path(c, gen, self.step)
-            mask = draw_mask(c, gen) if path == "masked" else None
+            mask = draw_mask(c, gen).to(self.device) if path == "masked" else None
             motion, _ = self.motion(i, path, gen, mask)
             regions = self.face_net.regions(self.face)
             c_f = motion.c_f
             if c.condition_noise:
-                c_f = c_f + c.condition_noise * torch.randn(c_f.shape, generator=gen) * c_f.detach().abs().mean()
+                c_f = c_f + c.condition_noise * self.noise(c_f, gen) * c_f.detach().abs().mean()
             delta = self.face_net.deform(regions, c_f, motion.c_u)
         pose = self.poses.at(i)
         degree = min(c.sh_degree, self.step // 1000)
@@ -343,10 +370,10 @@ class Trainer:
         open_frames = self._easy.open_frames
         easy = open_frames if warm or self.step % 7 == 0 else self._easy.visible
         i = self.pick(gen, easy)
-        view = view_of(self.material.read(i), self.material, i, lips_only=True)
+        view = self.view(i, lips_only=True)
         window = self.windows(np.array(i))
-        if c.feature_noise:
-            window = window + c.feature_noise * torch.randn(window.shape, generator=gen)
+        if c.pixel_noise:
+            window = window + c.pixel_noise * self.noise(window, gen)
         delta = None
         if not warm:
             delta = self.mouth_net.deform(
@@ -370,14 +397,16 @@ class Trainer:
         c, gen = self.config, self.generator()
         done = self.step / max(c.fuse_steps, 1)
         i = self.pick(gen)
-        view = view_of(self.material.read(i), self.material, i)
+        view = self.view(i)
+        if c.fuse_motion:
+            self._settle(i, view, 1.0)
         path = draw_path(c, gen, self.step) if c.fuse_motion else "audio"
-        mask = draw_mask(c, gen) if path == "masked" else None
+        mask = draw_mask(c, gen).to(self.device) if path == "masked" else None
         with torch.set_grad_enabled(c.fuse_motion):
             motion, window = self.motion(i, path, gen, mask)
             c_f = motion.c_f
             if c.condition_noise and c.fuse_motion:
-                c_f = c_f + c.condition_noise * torch.randn(c_f.shape, generator=gen) * c_f.detach().abs().mean()
+                c_f = c_f + c.condition_noise * self.noise(c_f, gen) * c_f.detach().abs().mean()
             delta = self.face_net.deform(self.face_net.regions(self.face), c_f, motion.c_u)
             mouth_delta = self.mouth_net.deform(
                 self.mouth_net.encoder(self.mouth.means.detach()), self.mouth_net.speech(window)
@@ -410,26 +439,40 @@ class Trainer:
     def refine_pose(self, i: int, steps: int) -> float:
         if not self.material.valid[i]:
             return 0.0
-        view = view_of(self.material.read(i), self.material, i)
+        view = self.view(i)
         nose = self.material.landmarks[i, 2, 1] - self.material.box[1]  # below the nose's tip speech moves pixels
-        rows = torch.arange(view.image.shape[0])[:, None] < nose
-        keep = (rows & ~view.mouth)[..., None]
-        with torch.no_grad():
-            motion, _ = self.motion(i, "audio")
-            delta = self.face_net.deform(self.face_net.regions(self.face), motion.c_f, motion.c_u)
-            gaussians = self.face.gaussians(delta, self._eye(self.poses.at(i)), self.config.sh_degree)
+        rows = torch.arange(view.image.shape[0], device=self.device)[:, None] < nose
         # Start where the last frame ended: the tracker's depth error drifts slowly.
         if i > 0 and not self.poses.delta[i].any():
             self.poses.delta.data[i] = self.poses.delta.data[i - 1]
+        scales = [4.0 * (1 - k / steps) + 0.2 for k in range(steps)]
+        return self._descend(i, view, "audio", rows & ~view.mouth, scales)
+
+    def _settle(self, i: int, view: View, done: float, warm: bool = False) -> None:
+        """A few pose steps on a training frame before its pixels teach the field: a field taught under wrong poses is
+        blurred, and one step of the pose at every visit is too slow to mend them."""
+        steps = self.config.pose_visit_steps
+        if steps:
+            path = None if warm else "vanilla"
+            self._descend(i, view, path, ~view.mouth, [2.0 * (1 - done) + 0.3] * steps)
+
+    def _descend(self, i: int, view: View, path: str | None, keep: Tensor, scales: list[float]) -> float:
+        """Pose steps on frame i with everything else held; `path` None leaves the field undeformed."""
+        with torch.no_grad():
+            delta = None
+            if path is not None:
+                motion, _ = self.motion(i, path)
+                delta = self.face_net.deform(self.face_net.regions(self.face), motion.c_f, motion.c_u)
+            gaussians = self.face.gaussians(delta, self._eye(self.poses.at(i)), self.config.sh_degree)
         loss = torch.zeros(())
-        for k in range(steps):
+        for scale in scales:
             self.poses.delta.grad = None
             image, alpha = draw(gaussians, self.poses.at(i), self.material.camera, view.box)
             shown = image + (1 - alpha)[..., None] * view.behind
-            loss = ((shown - view.image).abs() * keep).mean()
+            loss = ((shown - view.image).abs() * keep[..., None]).mean()
             loss = loss + self.config.pose_prior * 1e-2 * self._pose_prior(i)  # as weak as in training
             loss.backward()
-            self._pose_update(i, scale=4.0 * (1 - k / steps) + 0.2)
+            self._pose_update(i, scale=scale)
         return loss.item()
 
     @torch.no_grad()
@@ -496,7 +539,8 @@ class Trainer:
         return -(r.T @ t).detach()
 
     def _screen(self, name: str, n: int) -> Tensor:
-        total, _ = self._grad2d.setdefault(name, (torch.zeros(n, 2), torch.zeros(n)))
+        zeros = torch.zeros(n, 3, device=self.device)
+        total, _ = self._grad2d.setdefault(name, (zeros[:, :2].clone(), zeros[:, 2].clone()))
         self._grad2d[name][1].add_(1)
         return total
 
@@ -528,7 +572,7 @@ class Trainer:
         row[12] += 1
         step = (row[:6] / (1 - 0.9 ** row[12])) / ((row[6:12] / (1 - 0.99 ** row[12])).sqrt() + 1e-12)
         rate = self.config.lr_pose * scale
-        self.poses.delta.data[i] -= rate * torch.tensor([4.0, 4.0, 4.0, 1.0, 1.0, 4.0]) * step
+        self.poses.delta.data[i] -= rate * torch.tensor([4.0, 4.0, 4.0, 1.0, 1.0, 4.0]).to(step) * step
 
     def _update(
         self, loss: Tensor, names: list[str], done: float = 0.0, frame: int | None = None, frozen: bool = False
@@ -656,19 +700,19 @@ def train(
 
     Args:
         config: a preset's name or a Config; `overrides` change single fields of it.
-        device: auto or cpu; cuda is refused with a DeviceError for now.
+        device: auto (the GPU if there is one), cpu or cuda.
         resume: go on from the checkpoint of an interrupted run of the same footage and configuration.
         consent: how the person agreed, in the user's words; stored in the head.
         work: folder for the frame file and checkpoints (default: beside the output); removed at the end.
 
     Raises:
-        ConfigError, MediaError, ObservationsError, OutputError: see their three lines.
+        ConfigError, DeviceError, MediaError, ObservationsError, OutputError: see their three lines.
     """
     output = Path(output)
     config = preset(config) if isinstance(config, str) else config
     if overrides:
         config = config.replace(**overrides)
-    check_device(device)
+    place = choose_device(device)
     if output.suffix != ".vface":
         raise ConfigError("a head is a .vface file", output, f"use -o {output.with_suffix('.vface').name}")
     Head.check_writable(output)
@@ -676,7 +720,7 @@ def train(
     progress = progress or Reporter(enabled=False)
     began = time.monotonic()
     material = prepare(obs, config, work, progress=progress.count)
-    trainer = Trainer(material, config)
+    trainer = Trainer(material, config, place)
     key = hashlib.sha256(repr((obs.clip_hash, config, material.frames)).encode()).hexdigest()[:16]
     states = work / f"run-{key}"
     found = checkpoint.latest(states) if resume else None
@@ -685,6 +729,7 @@ def train(
     else:
         shutil.rmtree(states, ignore_errors=True)
     run(trainer, states, progress.start(sum(trainer.lengths().values()), "training"), found[0] if found else 0)
+    trainer.to("cpu")  # what follows is small, and a head is judged where it will speak
     if config.match_amplitude:
         trainer.match_amplitude()
     head = head_of(trainer, obs, consent=consent, seconds=time.monotonic() - began, progress=progress.count)
@@ -698,13 +743,14 @@ def train(
     return head
 
 
-def check_device(device: str) -> None:
-    """Training runs on the CPU. Raises DeviceError for cuda, ConfigError for an unknown name."""
+def choose_device(device: str) -> torch.device:
+    """Where to train. Raises DeviceError for cuda without a GPU, ConfigError for an unknown name."""
     if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"unknown device {device!r}", "--device", "use auto or cpu")
+        raise ConfigError(f"unknown device {device!r}", "--device", "use auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError(
             "no CUDA device is visible to PyTorch", "--device cuda", "use --device cpu, or run `vocalface doctor`"
         )
-    if device == "cuda":
-        raise DeviceError("HM-Talker does not train on CUDA yet", "--device cuda", "use --device cpu")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)

@@ -86,7 +86,7 @@ def validate(trainer: Trainer, obs: Observations, head: Head, progress=None) -> 
         behind = frame.behind if obs.size == size else media.crop(frame.behind, whole, size)
         alpha = frame.head_alpha if obs.size == size else media.crop(frame.head_alpha, whole, size)
         behind = np.where(alpha[..., None] == 0, truth, behind)  # true torso and background, as in the paper
-        mouth_box = mouth_square(m.landmarks[rows[k]], size)
+        mouth_box = landmark_metrics.mouth_box(m.landmarks[rows[k]], size, size)
         for name in ROWS:
             c_f, mouth, upper = (v[k].numpy() for v in control[name])
             pose = head.arrays["track.pose"][rows[k]]
@@ -144,17 +144,6 @@ def protocol(size: int, frames: int) -> str:
     )
 
 
-def mouth_square(landmarks: np.ndarray, size: int) -> tuple[int, int, int, int]:
-    """Square of side 0.9 x outer-eye distance around the lips' centre: x0, y0, x1, y1 px."""
-    from vocalface.observe import indices
-
-    side = 0.9 * np.linalg.norm(landmarks[33, :2] - landmarks[263, :2])
-    centre = landmarks[indices.LIPS_OUTER, :2].mean(0)
-    low = np.clip(np.round(centre - side / 2), 0, size - 2).astype(int)
-    high = np.clip(np.round(centre + side / 2), low + 1, size).astype(int)
-    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
-
-
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
     a, b = a - a.mean(), b - b.mean()
     return float((a * b).sum() / (np.sqrt((a * a).sum() * (b * b).sum()) + 1e-12))
@@ -182,16 +171,21 @@ def measure_lips(table: dict, images: dict[str, list[np.ndarray]], size: int):
     if truth is None:
         table["audio"].update(lmd=None, mouth_corr=None, lips_reason=reason)
         return None
-    result = {name: detect_landmarks(enlarge(images[name]))[0] for name in ("audio", "mouth_frozen")}
-    for name, points in result.items():
+    result = {name: detect_landmarks(enlarge(images[name])) for name in ("audio", "mouth_frozen")}
+    for name, (points, reason) in result.items():
+        if points is None:  # a head that came out badly: no face to measure, but the head is still the user's
+            table[name].update(lmd=None, mouth_corr=None, lips_reason=reason)
+            continue
         table[name].update(
             lmd=float(landmark_metrics.lmd(points, truth)),
             mouth_corr=float(landmark_metrics.mouth_correlation(points, truth)),
             amplitude=float(landmark_metrics.amplitude_ratio(points, truth)),
             jitter=float(landmark_metrics.jitter_ratio(points, truth)),
         )
+    if result["audio"][0] is None:
+        return None
     open_true = landmark_metrics.mouth_opening(truth)
-    series = landmark_metrics.mouth_opening(result["audio"])
+    series = landmark_metrics.mouth_opening(result["audio"][0])
     both = np.isfinite(open_true) & np.isfinite(series)
     table["audio"]["lag"] = sync_metrics.lag(open_true[both], series[both])[0]
     return open_true, series

@@ -108,7 +108,7 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Tiles [T], the splats that may reach them [T, K] front to back, and which of those are no padding [T, K]."""
     reach = torch.sqrt(2 * torch.log(255 * opacity).clamp(min=0)[:, None] * covariance.diagonal(dim1=1, dim2=2)) + 1e-3
-    limit = torch.tensor([columns, rows], device=mean.device)
+    limit = torch.tensor([columns, rows]).to(mean.device)
     low = ((mean - reach) / TILE).floor().clamp(-1, 1 << 20).long().clamp(min=0)
     high = torch.minimum(((mean + reach) / TILE).floor().clamp(-1, 1 << 20).long() + 1, limit)  # exclusive
     size = (high - low).clamp(min=0)
@@ -122,7 +122,7 @@ def _batches(
     filled = torch.bincount(tile, minlength=columns * rows)
     start = filled.cumsum(0) - filled
     tiles = torch.argsort(filled, descending=True)
-    filled_list = filled[tiles].tolist()
+    filled_list = filled[tiles].cpu().tolist()
     at = 0
     while at < len(tiles) and filled_list[at]:
         most = filled_list[at]
