@@ -84,7 +84,7 @@ def test_resume_in_every_stage_gives_the_same_bits(material, whole, tmp_path, st
 def test_resume_with_densification_gives_the_same_bits(material, tmp_path):
     config = TINY.replace(
         init="random", densify_from=4, densify_until=28, densify_every=6, densify_gradient=1e-6,
-        densify_gradient_mouth=1e-6, sh_degree=1, lr_pose=0.0, pose_refine_steps=0,
+        densify_gradient_mouth=1e-6, sh_degree=1, pose_steps=0, pose_refine_steps=0,
     )  # fmt: skip
     one = training.Trainer(material, config)
     training.run(one, tmp_path / "one")
@@ -137,7 +137,7 @@ def test_kill_9_and_start_again_gives_the_same_bits(obs, whole, tmp_path):
 
 
 def test_papers_fuse_stage_touches_colour_and_face_opacity_only(material, tmp_path):
-    config = TINY.replace(fuse_motion=False, lr_pose=0.0, pose_refine_steps=0)
+    config = TINY.replace(fuse_motion=False, pose_steps=0, pose_refine_steps=0)
     trainer = training.Trainer(material, config)
     start = total(trainer) - config.fuse_steps
     training.run(trainer, tmp_path, stop=start)

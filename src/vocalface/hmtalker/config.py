@@ -76,9 +76,7 @@ class Config:
     lr_net: float = 5e-4
     lr_speech: float = 5e-4  # AudioNet and the mapper
     lr_attention: float = 2.5e-3
-    lr_pose: float = 0.0  # per-frame pose refinement; 0 turns it off
-    pose_prior: float = 1e-2
-    pose_visit_steps: int = 0  # pose steps on a training frame before each step on it, geometry held
+    pose_steps: int = 0  # Gauss-Newton steps on a training frame's pose before each step on it
 
     # --- densification -----------------------------------------------------------------------------------------
     densify_every: int = 100
@@ -99,7 +97,7 @@ class Config:
 
     # --- bookkeeping -------------------------------------------------------------------------------------------
     val_fraction: float = 1 / 11  # the clip's tail, never trained on
-    pose_refine_steps: int = 0  # pose steps a held-out frame, without mouth pixels
+    pose_refine_steps: int = 0  # Gauss-Newton steps on a held-out frame's pose, without mouth pixels
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
@@ -146,13 +144,13 @@ _CPU = Config(
     lr_speech=7e-4,
     lr_means=1e-4,
     lr_color=5e-3,
-    lr_pose=1e-4,
+    pose_steps=1,
     condition_noise=0.1,
     feature_noise=1.0,
     pixel_noise=1.0,
     net_decay=0.1,
     match_amplitude=True,
-    pose_refine_steps=40,
+    pose_refine_steps=6,
     lpips_tail=0,
 )
 
@@ -169,7 +167,7 @@ PRESETS: dict[str, Config] = {
 }  # fmt: skip
 PRESETS["tiny"] = PRESETS["demo"].replace(
     preset="tiny", size=64, face_gaussians=600, mouth_gaussians=200, warmup_steps=40, face_steps=120, mouth_steps=60,
-    fuse_steps=60, speech_steps=60, pose_refine_steps=4,
+    fuse_steps=60, speech_steps=60, pose_refine_steps=2,
 )  # fmt: skip
 
 

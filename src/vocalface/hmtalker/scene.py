@@ -18,20 +18,18 @@ from vocalface.types import MOUTH, Camera, Gaussians
 
 # --------------------------------------------------------------------------------------------------------------- pose
 class Poses(nn.Module):
-    """The tracked head poses and a learned 6-DoF correction of each: rotation about the head's origin, then shift.
-
-    Depth is what landmark tracking gets wrong, so its step is larger than the others'.
-    """
+    """The tracked head poses and a 6-DoF correction of each: rotation about the head's origin, then shift."""
 
     def __init__(self, poses: np.ndarray, camera: Camera) -> None:
         super().__init__()
         self.camera = camera
         self.register_buffer("base", torch.as_tensor(poses, dtype=torch.float32))  # [T, 4, 4]
-        self.delta = nn.Parameter(torch.zeros(len(poses), 6))  # rotation vector rad, shift m
+        self.register_buffer("delta", torch.zeros(len(poses), 6))  # rotation vector rad, shift m
 
-    def at(self, i: int) -> tuple[Tensor, Tensor]:
-        """Rotation [3, 3] and translation [3], world to camera, of frame i."""
-        w, shift = self.delta[i, :3], self.delta[i, 3:]
+    def at(self, i: int, delta: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Rotation [3, 3] and translation [3], world to camera, of frame i; under `delta` [6] in place of its own."""
+        delta = self.delta[i] if delta is None else delta
+        w, shift = delta[:3], delta[3:]
         return rotation(w) @ self.base[i, :3, :3], self.base[i, :3, 3] + shift
 
     @torch.no_grad()

@@ -32,6 +32,7 @@ from vocalface.hmtalker.model import (
     draw_mask,
     draw_path,
 )
+from vocalface.hmtalker.pose import refine
 from vocalface.hmtalker.scene import Poses, draw, initial_fields
 from vocalface.nn.gradient import gradient_l1
 from vocalface.nn.ssim import l1_dssim
@@ -112,7 +113,6 @@ class Trainer:
             self.face_net.mapper.layers[2].bias.data[-len(mean) :] = mean.clamp_min(0.05)
         self.face, self.mouth = initial_fields(material, config, rng)
         self.poses = Poses(material.poses, material.camera)
-        self.pose_moments = torch.zeros(material.frames, 13)  # Adam's m [6], v [6] and count of each frame
         self.extent = camera_extent(material.poses[: material.train])
         self.trainable = np.flatnonzero(material.valid[: material.train])
         self.stage, self.step = STAGES[0], 0  # step within the stage
@@ -127,7 +127,7 @@ class Trainer:
     def to(self, device: torch.device | str) -> Trainer:
         """Move everything that pixels pass through; optimisers start afresh, so call it before or after a run."""
         self.device = torch.device(device)
-        for name in ("features", "explicit", "upper", "upper_std", "pose_moments"):
+        for name in ("features", "explicit", "upper", "upper_std"):
             setattr(self, name, getattr(self, name).to(self.device))
         for module in (self.face_net, self.mouth_net, self.face, self.mouth, self.poses):
             module.to(self.device)
@@ -153,8 +153,7 @@ class Trainer:
             "mouth_net": self.mouth_net.state_dict(),
             "face": self.face.state_dict(),
             "mouth": self.mouth.state_dict(),
-            "poses": self.poses.delta.detach(),
-            "pose_moments": self.pose_moments,
+            "poses": self.poses.delta,
             "optimisers": {k: o.state_dict() for k, o in self._optimisers.items()},
             "grad2d": {k: list(v) for k, v in self._grad2d.items()},
             "curves": np.array(self.curves, np.float64).reshape(-1, 4),
@@ -168,8 +167,7 @@ class Trainer:
                 getattr(field, key).data = torch.as_tensor(value, device=self.device).clone()
         self.face_net.load_state_dict(state["face_net"])
         self.mouth_net.load_state_dict(state["mouth_net"])
-        self.poses.delta.data.copy_(torch.as_tensor(state["poses"]))
-        self.pose_moments = torch.as_tensor(state["pose_moments"], device=self.device).clone()
+        self.poses.delta.copy_(torch.as_tensor(state["poses"]))
         self.curves = np.asarray(state["curves"]).tolist()
         self._optimisers = {}
         for name, saved in state["optimisers"].items():
@@ -325,9 +323,9 @@ class Trainer:
         i = self.pick(gen, easy)
         view = self.view(i)
         drop_hair = not warm and self.step % 7 != 0 and done < 0.92 and c.attention_weight > 0 and c.preset == "paper"
-        self._settle(i, view, done, warm)
         delta = motion = None
         if not warm:
+            self._settle(i, view)
             path = draw_path(c, gen, self.step)
             mask = draw_mask(c, gen).to(self.device) if path == "masked" else None
             motion, _ = self.motion(i, path, gen, mask)
@@ -358,7 +356,7 @@ class Trainer:
             if by_attention and self.step % (1 if c.preset == "paper" else 8) == 0:
                 loss = loss + self._attention(regions, gaussians, pose, view)
         names = ["gaussians.face"] if warm else ["gaussians.face", "motion.face"]
-        self._update(loss, names, done, frame=i)
+        self._update(loss, names, done)
         if c.densify_until and c.densify_from < self.step <= c.densify_until and self.step % c.densify_every == 0:
             self._densify("face", c.densify_gradient)
         return loss.item()
@@ -399,7 +397,7 @@ class Trainer:
         i = self.pick(gen)
         view = self.view(i)
         if c.fuse_motion:
-            self._settle(i, view, 1.0)
+            self._settle(i, view)
         path = draw_path(c, gen, self.step) if c.fuse_motion else "audio"
         mask = draw_mask(c, gen).to(self.device) if path == "masked" else None
         with torch.set_grad_enabled(c.fuse_motion):
@@ -428,15 +426,14 @@ class Trainer:
             names = ["gaussians.face.fuse", "gaussians.mouth.fuse", "motion.face.fuse", "motion.mouth.fuse"]
         else:
             names = ["gaussians.face.fuse", "gaussians.mouth.fuse"]
-        self._update(loss, names, done, frame=i if c.fuse_motion else None, frozen=not c.fuse_motion)
+        self._update(loss, names, done, frozen=not c.fuse_motion)
         return loss.item()
 
     def pose_step(self) -> float:
         """Refine one held-out frame's pose through the rasteriser, on pixels above the mouth only."""
-        i = self.material.train + self.step
-        return self.refine_pose(i, self.config.pose_refine_steps)
+        return self.refine_pose(self.material.train + self.step, self.config.pose_refine_steps)
 
-    def refine_pose(self, i: int, steps: int) -> float:
+    def refine_pose(self, i: int, iterations: int) -> float:
         if not self.material.valid[i]:
             return 0.0
         view = self.view(i)
@@ -444,36 +441,26 @@ class Trainer:
         rows = torch.arange(view.image.shape[0], device=self.device)[:, None] < nose
         # Start where the last frame ended: the tracker's depth error drifts slowly.
         if i > 0 and not self.poses.delta[i].any():
-            self.poses.delta.data[i] = self.poses.delta.data[i - 1]
-        scales = [4.0 * (1 - k / steps) + 0.2 for k in range(steps)]
-        return self._descend(i, view, "audio", rows & ~view.mouth, scales)
+            self.poses.delta[i] = self.poses.delta[i - 1]
+        return self._refine(i, view, "audio", rows & ~view.mouth, iterations)
 
-    def _settle(self, i: int, view: View, done: float, warm: bool = False) -> None:
-        """A few pose steps on a training frame before its pixels teach the field: a field taught under wrong poses is
-        blurred, and one step of the pose at every visit is too slow to mend them."""
-        steps = self.config.pose_visit_steps
-        if steps:
-            path = None if warm else "vanilla"
-            self._descend(i, view, path, ~view.mouth, [2.0 * (1 - done) + 0.3] * steps)
+    def _settle(self, i: int, view: View) -> None:
+        """The pose of a training frame before its pixels teach the field: taught under wrong poses it is blurred."""
+        if self.config.pose_steps:
+            self._refine(i, view, "vanilla", ~view.mouth, self.config.pose_steps)
 
-    def _descend(self, i: int, view: View, path: str | None, keep: Tensor, scales: list[float]) -> float:
-        """Pose steps on frame i with everything else held; `path` None leaves the field undeformed."""
-        with torch.no_grad():
-            delta = None
-            if path is not None:
-                motion, _ = self.motion(i, path)
-                delta = self.face_net.deform(self.face_net.regions(self.face), motion.c_f, motion.c_u)
-            gaussians = self.face.gaussians(delta, self._eye(self.poses.at(i)), self.config.sh_degree)
-        loss = torch.zeros(())
-        for scale in scales:
-            self.poses.delta.grad = None
-            image, alpha = draw(gaussians, self.poses.at(i), self.material.camera, view.box)
-            shown = image + (1 - alpha)[..., None] * view.behind
-            loss = ((shown - view.image).abs() * keep[..., None]).mean()
-            loss = loss + self.config.pose_prior * 1e-2 * self._pose_prior(i)  # as weak as in training
-            loss.backward()
-            self._pose_update(i, scale=scale)
-        return loss.item()
+    @torch.no_grad()
+    def _refine(self, i: int, view: View, path: str, keep: Tensor, iterations: int) -> float:
+        motion, _ = self.motion(i, path)
+        delta = self.face_net.deform(self.face_net.regions(self.face), motion.c_f, motion.c_u)
+        gaussians = self.face.gaussians(delta, self._eye(self.poses.at(i)), self.config.sh_degree)
+
+        def picture(correction: Tensor) -> Tensor:
+            image, alpha = draw(gaussians, self.poses.at(i, correction), self.material.camera, view.box)
+            return image + (1 - alpha)[..., None] * view.behind
+
+        self.poses.delta[i] = refine(picture, view.image, keep, self.poses.delta[i].clone(), iterations)
+        return ((picture(self.poses.delta[i]) - view.image).abs() * keep[..., None]).mean().item()
 
     @torch.no_grad()
     def match_amplitude(self, limit: float = 1.4) -> Tensor | None:
@@ -557,34 +544,11 @@ class Trainer:
                 generator=self.generator(), limit=c.max_gaussians,
             )  # fmt: skip
 
-    def _pose_prior(self, i: int) -> Tensor:
-        delta = self.poses.delta[i]
-        return (delta[:3] / 0.02).square().sum() + (delta[3:5] / 0.004).square().sum() + (delta[5] / 0.012).square()
-
-    def _pose_update(self, i: int, scale: float = 1.0) -> None:
-        """Adam on one frame's six numbers; depth takes the larger step."""
-        grad = self.poses.delta.grad[i] if self.poses.delta.grad is not None else None
-        if grad is None or not torch.isfinite(grad).all():
-            return
-        row = self.pose_moments[i]
-        row[:6] = 0.9 * row[:6] + 0.1 * grad
-        row[6:12] = 0.99 * row[6:12] + 0.01 * grad**2
-        row[12] += 1
-        step = (row[:6] / (1 - 0.9 ** row[12])) / ((row[6:12] / (1 - 0.99 ** row[12])).sqrt() + 1e-12)
-        rate = self.config.lr_pose * scale
-        self.poses.delta.data[i] -= rate * torch.tensor([4.0, 4.0, 4.0, 1.0, 1.0, 4.0]).to(step) * step
-
-    def _update(
-        self, loss: Tensor, names: list[str], done: float = 0.0, frame: int | None = None, frozen: bool = False
-    ) -> None:
+    def _update(self, loss: Tensor, names: list[str], done: float = 0.0, frozen: bool = False) -> None:
         """Backward and one step of the named optimisers; a non-finite gradient skips the step."""
         optimisers = [self.optimiser(n) for n in names]
         for optimiser in optimisers:
             optimiser.zero_grad(set_to_none=True)
-        self.poses.delta.grad = None
-        refine = self.config.lr_pose > 0 and frame is not None
-        if refine:
-            loss = loss + self.config.pose_prior * 1e-2 * self._pose_prior(frame)
         loss.backward()
         if not finite_gradients(p for o in optimisers for g in o.param_groups for p in g["params"]):
             raise SkipStep("gradients are not finite")
@@ -604,8 +568,6 @@ class Trainer:
                 for group in optimiser.param_groups:
                     group["lr"] *= 0.5
             optimiser.step()
-        if refine:
-            self._pose_update(frame)
 
 
 # ----------------------------------------------------------------------------------------------------- frame selection

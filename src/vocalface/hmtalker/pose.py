@@ -1,0 +1,57 @@
+"""A frame's head pose refined through the rasteriser: Gauss-Newton on pixels, everything else held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+# Of (rotation vector rad, shift m), as in `scene.Poses`: finite differences of some tenths of a pixel, and how far
+# the tracker is trusted. Nod and depth are what landmarks get wrong: .01 rad and 2 mm rms on a real clip.
+DIFFERENCE = (3e-3, 3e-3, 3e-3, 4e-4, 4e-4, 2e-3)
+SPREAD = (0.02, 0.02, 0.02, 0.004, 0.004, 0.012)
+PRIOR = 1e-6  # of a squared spread against a squared pixel value
+HUBER = 0.03  # pixel values further off count less: hair that moves, a hand
+LONGEST = 10  # differences, in one step
+
+
+@torch.no_grad()
+def refine(picture: Callable[[Tensor], Tensor], target: Tensor, keep: Tensor, start: Tensor, iterations: int) -> Tensor:
+    """The pose correction [6] near `start` under which `picture` looks like `target`.
+
+    Seven drawings an iteration; one iteration goes most of the way, three all of it, where a hundred steps of gradient
+    descent would. A step that makes the picture worse is shortened once, then refused.
+
+    Args:
+        picture: from a correction [6] to an image [h, w, 3].
+        target: [h, w, 3]; keep: [h, w] bool, the pixels that count.
+    """
+    keep = keep[..., None].to(target)
+    difference, spread = (torch.tensor(v).to(target) for v in (DIFFERENCE, SPREAD))
+    count = float(keep.sum()) * 3
+    if count == 0:
+        return start
+
+    def error(delta: Tensor) -> Tensor:
+        return ((picture(delta) - target) * keep).flatten()
+
+    delta, rest = start, error(start)
+    for _ in range(iterations):
+        slopes = torch.stack(
+            [(error(delta + one) - rest) / size for one, size in zip(torch.diag(difference), difference)], dim=1
+        )
+        weighted = slopes * (HUBER / rest.abs().clamp_min(HUBER))[:, None]
+        a, b = weighted.T @ slopes, weighted.T @ rest
+        hold = PRIOR * count / spread**2
+        step = -torch.linalg.solve(a + torch.diag(hold + 1e-4 * a.diagonal()), b + hold * delta)
+        step = step.clamp(-LONGEST * difference, LONGEST * difference)
+        for share in (1.0, 0.4):
+            trial = delta + share * step
+            found = error(trial)
+            if found.abs().sum() < rest.abs().sum():
+                delta, rest = trial, found
+                break
+        else:
+            break
+    return delta
