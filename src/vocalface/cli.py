@@ -111,6 +111,8 @@ class Speak(Common):
     """The uncropped source video to paste the result into."""
     silence: Literal["close", "free"] = "close"
     """In pauses: close the mouth, or leave it to the model."""
+    amplitude: Literal["match", "free"] = "match"
+    """Swing of the lips in other voices: as wide as in the trained one, or left to the model."""
     smooth: float = 0.5
     """Strength of the lag-free smoothing, 0 to 1."""
     mouth_gain: float = 1.0
@@ -309,7 +311,7 @@ def speak(a: Speak) -> dict:
     output = a.output or Path(a.speech.stem + (".mov" if alpha else ".mp4"))
     options = Options(
         upper=a.upper, pose=a.pose, background=a.background, au=a.au, close_in_silence=a.silence == "close",
-        smooth=a.smooth, mouth_gain=a.mouth_gain, start=a.start, seed=a.seed,
+        match_voice=a.amplitude == "match", smooth=a.smooth, mouth_gain=a.mouth_gain, start=a.start, seed=a.seed,
     )  # fmt: skip
     made = run(a.head, a.speech, output, options=options, paste_back=a.paste_back, progress=reporter(a))
     return {

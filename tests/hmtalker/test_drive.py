@@ -16,6 +16,9 @@ from vocalface.types import SPEECH_RATE, frames_for
 def runtime():
     head, *_ = make(Config(), dim=160)
     head.arrays["closed.c_f"] += 7
+    said, inner = whole(Runtime(head), speech(6.0), Options(smooth=0, close_in_silence=False))
+    head.arrays.update({"voice.c_f": said.mean(0), "voice.mouth": inner.mean(0)})
+    head.arrays["voice.spread"] = 2 * np.sqrt([said.var(0).sum(), inner.var(0).sum()])  # this voice moves half as far
     return Runtime(head)
 
 
@@ -65,6 +68,38 @@ def test_memory_does_not_grow_with_the_speech(runtime):
         list(controls.push(speech(1.0)))
         kept.append(len(controls.rows) + len(controls.gates) + len(controls.tail) // 640)
     assert max(kept[5:]) <= max(kept[:5]) and max(kept) < 60
+
+
+def spread(x: np.ndarray) -> float:
+    return float(np.sqrt(x.var(0).sum()))
+
+
+def test_a_voice_that_moves_half_as_far_is_given_the_swing_of_the_trained_one(runtime):
+    samples = speech(8.0)
+    samples[: int(1.7 * SPEECH_RATE)] = speech(9.0)[int(2.0 * SPEECH_RATE) :][: int(1.7 * SPEECH_RATE)]  # no pause
+    matched, _ = whole(runtime, samples, Options(smooth=0))
+    free, _ = whole(runtime, samples, Options(smooth=0, match_voice=False))
+    assert spread(matched[100:]) > 1.3 * spread(free[100:])
+    assert np.abs(matched.mean(0) - free.mean(0)).max() < 0.3 * spread(free)
+
+
+def test_edits_of_action_units_are_not_undone_by_the_rule(runtime):
+    samples = speech(4.0)
+    for text in ("AU12=+1.5", "AU26=0.2x"):
+        plain, _ = whole(runtime, samples, Options(smooth=0, close_in_silence=False))
+        edited, _ = whole(runtime, samples, Options(smooth=0, close_in_silence=False, au=(text,)))
+        free = Options(smooth=0, close_in_silence=False, match_voice=False)
+        free_edited = Options(smooth=0, close_in_silence=False, match_voice=False, au=(text,))
+        expected = whole(runtime, samples, free_edited)[0] - whole(runtime, samples, free)[0]
+        np.testing.assert_allclose(edited - plain, expected, atol=1e-4)
+
+
+def test_a_head_that_knows_no_voice_speaks_as_it_did(runtime):
+    head, *_ = make(Config(), dim=160)
+    old = Runtime(head)
+    a, _ = whole(old, speech(), Options())
+    b, _ = whole(old, speech(), Options(match_voice=False))
+    np.testing.assert_array_equal(a, b)
 
 
 def test_a_pause_closes_the_mouth_and_free_leaves_it(runtime):

@@ -221,3 +221,24 @@ def test_a_drawn_head_learns_to_speak(tmp_path):
     assert rows["audio"]["au25_corr"] > 0.9
     assert Head.load(tmp_path / "drawn.vface").provenance["consent"] == "drawn by a test"
     assert not list(tmp_path.glob(".*.work")) and (tmp_path / "drawn.report.html").stat().st_size > 5_000
+
+
+def test_a_head_knows_its_voice_as_it_will_hear_it(whole, obs):
+    from vocalface import media
+    from vocalface.hmtalker.collect import head_of
+    from vocalface.hmtalker.drive import Options, SpeechControls
+    from vocalface.hmtalker.runtime import Runtime
+    from vocalface.types import SPEECH_RATE
+
+    head = head_of(whole, obs, consent=None, seconds=1.0)
+    samples = media.open_clip(obs.clip).speech(SPEECH_RATE).samples[: whole.material.train * 640]
+    said = {}
+    for match in (True, False):
+        controls = SpeechControls(Runtime(head), "mel", Options(match_voice=match, smooth=0, close_in_silence=False))
+        out = [*controls.push(samples), *controls.flush()]
+        said[match] = np.array([c.c_f for c in out]), np.array([c.mouth for c in out])
+    speaks = ~whole.material.silent[: whole.material.train]
+    for k in range(2):
+        spread = np.sqrt(said[False][k][speaks].var(0).sum())
+        assert abs(head.arrays["voice.spread"][k] / spread - 1) < 0.05
+        assert abs(np.sqrt(said[True][k][speaks].var(0).sum()) / spread - 1) < 0.06  # of 2.7 s with a pause

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy.ndimage import binary_opening
 
 from vocalface import __version__, media
 from vocalface.hmtalker.head import GOP, Head
@@ -32,6 +33,7 @@ def head_of(trainer: Trainer, obs: Observations, *, consent: str | None, seconds
     with torch.no_grad():
         c_f, c_m = closed_mouth(trainer)
     arrays["closed.c_f"], arrays["closed.mouth"] = c_f, c_m
+    arrays.update(trained_voice(trainer))
     arrays["feature_mean"], arrays["feature_std"] = trainer.feature_mean, trainer.feature_std
     arrays["track.pose"] = trainer.poses.matrices()
     arrays["track.upper"] = m.upper
@@ -89,3 +91,18 @@ def closed_mouth(trainer: Trainer) -> tuple[np.ndarray, np.ndarray]:
     windows = trainer.windows(rows)
     motion = trainer.face_net.motion(windows, trainer.upper[rows], trainer.explicit[rows], "vanilla")
     return motion.c_f.mean(0).numpy(), trainer.mouth_net.speech(windows).mean(0).numpy()
+
+
+@torch.no_grad()
+def trained_voice(trainer: Trainer) -> dict[str, np.ndarray]:
+    """What the controls of the trained voice are while it speaks: mean [32] of each, spread [2] (root of the summed
+    variance). Pauses too short for the silence rule count as speech, as they do when the head is driven."""
+    m = trainer.material
+    rows = trainer.trainable
+    speaks = ~binary_opening(m.silent, np.ones(5))[rows]
+    rows = rows[speaks] if speaks.any() else rows
+    windows = trainer.windows(rows)
+    motion = trainer.face_net.motion(windows, trainer.upper[rows], trainer.explicit[rows], "audio")
+    said = {"voice.c_f": motion.c_f.numpy(), "voice.mouth": trainer.mouth_net.speech(windows).numpy()}
+    spread = np.array([np.sqrt(x.var(0).sum()) for x in said.values()], np.float32)
+    return {k: x.mean(0) for k, x in said.items()} | {"voice.spread": spread}

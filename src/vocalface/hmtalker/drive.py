@@ -18,11 +18,11 @@ from vocalface.errors import ConfigError, HeadError, MediaError
 from vocalface.hmtalker.data import speech_level
 from vocalface.hmtalker.head import Head, Layers
 from vocalface.hmtalker.runtime import Runtime, parse_au_edits
+from vocalface.nn.shaping import BLINK, Amplitude, SilenceGate, Smoother
 from vocalface.observe.speech import extractor
 from vocalface.render import composite, rasterize
 from vocalface.types import FPS, SPEECH_RATE, UPPER_AUS, Camera, Sound, frames_for
 
-BLINK = np.array([0.5, 1.0, 1.0, 0.75, 0.45, 0.2])  # 2 frames to close, hold, then open
 LEAST = SPEECH_RATE // 5  # 0.2 s: shorter speech is padded
 
 
@@ -35,6 +35,7 @@ class Options:
     background: str = "plate"  # plate | alpha | a colour (#rrggbb or a name)
     au: tuple[str, ...] = ()  # edits of the predicted action units
     close_in_silence: bool = True
+    match_voice: bool = True  # give other voices the swing of the trained one; see `Amplitude`
     smooth: float = 0.5  # strength of the light zero-lag smoothing of the controls
     mouth_gain: float = 1.0  # opening of the mouth about its closed template
     start: int = 0  # first frame of the reference track
@@ -92,33 +93,6 @@ class Control:
     aus: np.ndarray  # [10] predicted lower action units, before the silence rule
 
 
-class SilenceGate:
-    """How silent each frame is, 0..1: level under a running threshold for over 200 ms, with 80 ms ramps.
-
-    Causal but for `ahead` frames. The threshold stands between a slow noise floor and the running speech level.
-    """
-
-    ahead = 3
-
-    def __init__(self) -> None:
-        self.floor, self.loud = -60.0, -25.0
-        self.quiet = 0
-        self.gate = 0.0
-
-    def push(self, level: float) -> float:
-        """Level (dB) of frame i + ahead in, gate of frame i out."""
-        loud_step = 0.3 if level > self.loud else 0.004
-        self.loud += loud_step * (level - self.loud) if level > self.floor + 6 else 0
-        self.floor += (0.3 if level < self.floor else 0.01) * (level - self.floor)
-        self.floor = max(min(self.floor, self.loud - 15), -75.0)
-        threshold = max(self.floor + 0.3 * (self.loud - self.floor), -62.0)
-        self.quiet = self.quiet + 1 if level < threshold else 0
-        target = 1.0 if self.quiet > 4 else 0.0  # this frame, `ahead` later than the one asked for
-        step = 0.5  # 80 ms from open to closed
-        self.gate += float(np.clip(target - self.gate, -step, step))
-        return self.gate
-
-
 def levels(samples: np.ndarray) -> np.ndarray:
     """RMS level of each 25 fps frame, dB."""
     return speech_level(samples, frames_for(len(samples)))
@@ -143,6 +117,9 @@ class SpeechControls:
         self.look_ahead = max(feature.lookahead + self.after - 1, SilenceGate.ahead)
         self.gate, self.gates, self.levels_seen = SilenceGate(), [], 0
         self.smoother = Smoother(options.smooth)
+        self.swing = None  # of the face's vector and the mouth's
+        if options.match_voice and runtime.voice is not None:
+            self.swing = [Amplitude(mean, spread) for mean, spread in runtime.voice]
         self.rows: list[np.ndarray] = []  # speech features from frame `base` on
         self.base = self.done = self.samples = 0
         self.tail = np.zeros(0, np.float32)  # samples of an unfinished frame
@@ -179,41 +156,30 @@ class SpeechControls:
             return
         block = self.runtime.normalise(np.stack(self.rows))
         at = np.arange(self.done, last)[:, None] + np.arange(-self.before, self.after) - self.base
-        out = self.runtime.controls(block[np.clip(at, 0, len(block) - 1)], self.edits)
-        for c_f, mouth, aus in zip(out["c_f"], out["mouth"], out["aus"]):
-            yield self._shape(c_f, mouth, aus)
+        windows = block[np.clip(at, 0, len(block) - 1)]
+        out = said = self.runtime.controls(windows)
+        if self.edits is not None:
+            out = self.runtime.controls(windows, self.edits)
+        edited = out["c_f"] - said["c_f"]
+        for c_f, edit, mouth, aus in zip(said["c_f"], edited, said["mouth"], out["aus"]):
+            yield self._shape(c_f, edit, mouth, aus)
         self.done = last
         drop = max(self.done - self.before - self.base, 0)
         del self.rows[:drop]
         self.base += drop
 
-    def _shape(self, c_f: np.ndarray, mouth: np.ndarray, aus: np.ndarray) -> Control:
+    def _shape(self, c_f: np.ndarray, edit: np.ndarray, mouth: np.ndarray, aus: np.ndarray) -> Control:
         closed_f, closed_m = self.runtime.closed
+        shut = self.gates.pop(0) if self.gates else 0.0
+        if self.swing:  # before the user's edits, which it would learn and undo
+            c_f, mouth = (rule(x, shut < 0.5) for rule, x in zip(self.swing, (c_f, mouth)))
+        c_f = c_f + edit
         if self.options.mouth_gain != 1:
             c_f = closed_f + self.options.mouth_gain * (c_f - closed_f)
-        shut = self.gates.pop(0) if self.gates else 0.0
         if self.options.close_in_silence and shut > 0:
             c_f = (1 - shut) * c_f + shut * closed_f
             mouth = (1 - shut) * mouth + shut * closed_m
         return Control(*self.smoother(c_f, mouth), aus)
-
-
-class Smoother:
-    """Light zero-lag smoothing: a symmetric three-tap kernel would need a frame ahead, so the causal part is undone.
-
-    y_t = x_t - s/4 (x_t - 2 x_{t-1} + x_{t-2}) damps frame-to-frame zigzag (gain 1 - s at the highest frequency) and
-    passes constants and ramps unchanged, so that it adds no lag to slow motion.
-    """
-
-    def __init__(self, strength: float) -> None:
-        self.s = strength
-        self.past: list[tuple[np.ndarray, ...]] = []
-
-    def __call__(self, *x: np.ndarray) -> tuple[np.ndarray, ...]:
-        self.past = [*self.past[-2:], x]
-        if len(self.past) < 3 or not self.s:
-            return x
-        return tuple(c - self.s / 4 * (c - 2 * b + a) for a, b, c in zip(*self.past))
 
 
 # ------------------------------------------------------------------------------------------------------- the other face

@@ -140,6 +140,9 @@ class Runtime:
         self.mouth_static = hm @ self.m["head.0.weight"][:, :36].T
         self.opacity = {"face": sigmoid(self.face["opacities"]), "mouth": sigmoid(self.mouth["opacities"])}
         self.closed = a["closed.c_f"], a["closed.mouth"]
+        self.voice = None  # (mean [32], spread) of the trained voice's c_f and mouth; heads of old have none
+        if "voice.spread" in a:
+            self.voice = [(a[f"voice.{k}"], float(s)) for k, s in zip(("c_f", "mouth"), a["voice.spread"])]
         self.identity_pose = np.eye(4, dtype=np.float32)
 
     # ---------------------------------------------------------------------------------------------------- controls
