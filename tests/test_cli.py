@@ -13,11 +13,12 @@ sys.path.insert(0, str(Path(__file__).parent / "hmtalker"))
 import drawn
 
 from vocalface import media
-from vocalface.cli import VERBS, main, overrides
+from vocalface.cli import VERBS, Train, check_observed, main, overrides
 from vocalface.errors import ConfigError
 from vocalface.hmtalker.config import PRESETS
 from vocalface.hmtalker.head import Head
 from vocalface.hmtalker.train import train
+from vocalface.observe import store
 from vocalface.types import Sound
 
 
@@ -153,6 +154,30 @@ def test_bad_input_to_train_and_observe(tmp_path, capsys):
 
     if not torch.cuda.is_available():
         assert "CUDA" in fails(capsys, "train", empty, "--device", "cuda", *out)
+
+
+def test_what_only_an_observation_can_heed_is_not_ignored(tmp_path, capsys):
+    obs = drawn.observations(tmp_path, 50)
+    table = tmp_path / "au.csv"
+    table.write_text("frame, AU01_r\n")
+    out = tmp_path / "a.vface"
+    for option, value in (("--au-table", table), ("--face", "1")):
+        said = fails(capsys, "train", obs.folder, "-o", out, option, value)
+        assert "observed already" in said and option in said
+        said = fails(capsys, "ablate", obs.folder, "-o", tmp_path / "runs", option, value)
+        assert "observed already" in said
+    header = json.loads((obs.folder / "observations.json").read_text())
+    header["info"]["key"] = {"au_table": store.file_hash(table), "face": "largest"}  # this very table
+    (obs.folder / "observations.json").write_text(json.dumps(header))
+    check_observed(obs.folder, Train(clip=obs.folder, au_table=table))
+
+
+def test_where_a_head_goes_is_checked_before_the_clip_is_observed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("vocalface.observe.observe", None)
+    clip = drawn.observations(tmp_path, 50).clip
+    assert ".vface" in fails(capsys, "train", clip, "-o", tmp_path / "head.mp4")
+    assert "folder" in fails(capsys, "train", clip, "-o", tmp_path / "nowhere" / "head.vface")
+    assert not (tmp_path / "drawn.obs" / "landmarks.npz").exists()
 
 
 def test_a_clip_without_sound_or_too_short_is_refused_for_training(tmp_path, capsys):

@@ -208,9 +208,9 @@ def speech(tmp_path_factory):
 def test_observe_killed_in_each_pass_goes_on_to_the_same(vocalface, clip, observed, tmp_path):
     folder = tmp_path / "a.obs"
     command = "observe", clip, "-o", folder, "--size", "64", "--quiet"
-    for label, count in (("shots", 5), ("faces", 20)):
-        struck(vocalface(*command, at=(label, count), first=(without_models,)))
-        assert not (folder / "observations.json").exists()
+    for label, count, how in (("shots", 5, STOP), ("shots", 5, KILL), ("faces", 20, KILL)):
+        struck(vocalface(*command, at=(label, count), how=how, first=(without_models,)), how)
+        assert not (folder / "observations.json").exists() and (how == KILL or not folder.exists())
     struck(vocalface(*command, at=("layers", 20), first=(without_models,)))
     assert not (folder / "observations.json").exists() and (folder / "landmarks.npz").exists()
     struck(vocalface(*command, first=(without_models, strike_last_move)))

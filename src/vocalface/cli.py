@@ -238,7 +238,7 @@ def train(a: Train) -> dict:
     if a.size:
         config = config.replace(size=a.size)
     output = a.output or Path(f"{a.clip.name.split('.')[0]}.vface")
-    Head.check_writable(output)
+    Head.check_output(output)  # before the long look at the clip
     progress = reporter(a)
     obs = observations(a.clip, config.size, a, progress, output.parent)
     head = run(obs, output, config=config, device=a.device, resume=a.resume, consent=a.consent, progress=progress)
@@ -292,6 +292,7 @@ def observations(source: Path, size: int, a: Train | Ablate, progress, folder: P
     from vocalface.observe import store
 
     if source.is_dir():
+        check_observed(source, a)
         if (source / "transforms_train.json").exists():
             from vocalface.observe import datasets
 
@@ -301,6 +302,25 @@ def observations(source: Path, size: int, a: Train | Ablate, progress, folder: P
         raise MediaError("the clip has no sound track", source, "give a clip with the person's own speech in it")
     target = folder / f"{source.stem}.obs"
     return run(source, target, size=max(size, 256), au_table=a.au_table, face=a.face, progress=progress.count)
+
+
+def check_observed(folder: Path, a: Train | Ablate) -> None:
+    """Raises ConfigError for options that only an observation can heed, unless `folder` was observed with them."""
+    from vocalface.observe import store
+
+    if not a.au_table and a.face == "largest":
+        return
+    try:
+        key = json.loads((folder / "observations.json").read_text())["info"]["key"]
+        same = (not a.au_table or key["au_table"] == store.file_hash(a.au_table)) and key["face"] == a.face
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        option = "--au-table" if a.au_table else "--face"
+        raise ConfigError(
+            f"{folder} is observed already, without this {option}", option,
+            f"give the clip itself, or observe it with {option} and train on that",
+        )  # fmt: skip
 
 
 def speak(a: Speak) -> dict:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +12,7 @@ from scipy.ndimage import binary_opening
 from vocalface import __version__, media
 from vocalface.hmtalker.head import GOP, Head
 from vocalface.observe import store
+from vocalface.training.files import scratch
 from vocalface.types import CropBox, Observations
 
 if TYPE_CHECKING:
@@ -57,8 +56,8 @@ def encode_layers(obs: Observations, size: int, progress=None) -> dict[str, np.n
     def fit(a: np.ndarray) -> np.ndarray:
         return a if a.shape[0] == size else media.crop(a, whole, size)
 
-    with tempfile.TemporaryDirectory() as tmp:
-        rgb_path, alpha_path = Path(tmp) / "torso.mp4", Path(tmp) / "alpha.mp4"
+    with scratch() as folder:
+        rgb_path, alpha_path = folder / "torso.mp4", folder / "alpha.mp4"
         with (
             media.VideoWriter(rgb_path, size, size, crf=20, preset="medium", gop=GOP) as rgb,
             media.VideoWriter(alpha_path, size, size, crf=20, preset="medium", gop=GOP) as alpha,

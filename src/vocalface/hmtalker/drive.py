@@ -6,6 +6,7 @@ and a file give the same frames.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from vocalface.hmtalker.runtime import Runtime, parse_au_edits
 from vocalface.nn.shaping import BLINK, Amplitude, SilenceGate, Smoother
 from vocalface.observe.speech import extractor
 from vocalface.render import composite, rasterize
+from vocalface.training.files import scratch
 from vocalface.types import FPS, SPEECH_RATE, UPPER_AUS, Camera, Sound, frames_for
 
 LEAST = SPEECH_RATE // 5  # 0.2 s: shorter speech is padded
@@ -238,7 +240,6 @@ def drive(head: Head, sound: Sound | Iterator[np.ndarray], options: Options | No
     if not 0 <= options.start < head.frames:
         raise ConfigError(f"the reference track has no frame {options.start}", "--start", f"use 0 to {head.frames - 1}")
     runtime = Runtime(head)
-    layers = Layers(head)
     if isinstance(sound, Sound):
         sound = pieces(sound.samples)
     poses = pose_track(head, options)
@@ -267,16 +268,18 @@ def drive(head: Head, sound: Sound | Iterator[np.ndarray], options: Options | No
         yield from controls.push(np.zeros(max(LEAST - controls.samples, 0), np.float32))
         yield from controls.flush()
 
-    for i, control in enumerate(stream()):
-        track = still_at if still else first + int(mirror(i + offset, n))
-        pose = poses[track] if options.pose == "reference" else poses[int(mirror(i, len(poses)))]
-        behind = layers.behind(track)
-        torso_alpha = layers.torso_alpha(track) if (alpha_out or color is not None) else None
-        image = compose(
-            runtime, head.camera, box, control.c_f, upper(i, track), control.mouth, pose, behind, torso_alpha, color,
-            alpha_out,
-        )  # fmt: skip
-        yield Spoken(image, i, track, control.aus, pose)
+    with scratch() as folder:
+        layers = Layers(head, folder)
+        for i, control in enumerate(stream()):
+            track = still_at if still else first + int(mirror(i + offset, n))
+            pose = poses[track] if options.pose == "reference" else poses[int(mirror(i, len(poses)))]
+            behind = layers.behind(track)
+            torso_alpha = layers.torso_alpha(track) if (alpha_out or color is not None) else None
+            image = compose(
+                runtime, head.camera, box, control.c_f, upper(i, track), control.mouth, pose, behind, torso_alpha,
+                color, alpha_out,
+            )  # fmt: skip
+            yield Spoken(image, i, track, control.aus, pose)
 
 
 def layers_of(
@@ -380,11 +383,12 @@ def speak(
         alpha=alpha,
     ) as video:  # fmt: skip
         behind = PasteBack(source, head, options) if source else None
-        for frame in drive(head, spoken, options):
-            video.write(behind(frame) if behind else frame.image)
-            done += 1
-            if bar is not None:
-                bar.update(done)
+        with contextlib.closing(drive(head, spoken, options)) as made:
+            for frame in made:
+                video.write(behind(frame) if behind else frame.image)
+                done += 1
+                if bar is not None:
+                    bar.update(done)
     took = time.perf_counter() - began
     return Result(output, done, done / FPS, done / max(took, 1e-9))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from vocalface import media
-from vocalface.errors import HeadError, OutputError
+from vocalface.errors import ConfigError, HeadError, OutputError
 from vocalface.hmtalker.config import Config
 from vocalface.training.files import write_atomically
 from vocalface.types import Camera, CropBox
@@ -59,6 +59,13 @@ class Head:
         return len(self.arrays["track.pose"])
 
     # --------------------------------------------------------------------------------------------------------- file
+    @staticmethod
+    def check_output(path: Path) -> None:
+        """Raises ConfigError where `path` is no .vface file, OutputError where it cannot be written."""
+        if path.suffix != ".vface":
+            raise ConfigError("a head is a .vface file", path, f"use -o {path.with_suffix('.vface')}")
+        Head.check_writable(path)
+
     @staticmethod
     def check_writable(path: Path) -> None:
         """Raises OutputError early, before hours of training, when `path` cannot be written."""
@@ -153,14 +160,13 @@ GOP = 16  # frames between key frames: playing the track backwards decodes one g
 
 
 class Layers:
-    """The torso layer of a head, read forwards or backwards one group of pictures at a time."""
+    """The torso layer of a head, unpacked in `folder` and read either way one group of pictures at a time."""
 
-    def __init__(self, head: Head) -> None:
-        self._tmp = tempfile.TemporaryDirectory()
+    def __init__(self, head: Head, folder: Path) -> None:
         self.frames = head.frames
         self._paths = {}
         for name in ("rgb", "alpha"):
-            path = Path(self._tmp.name) / f"{name}.mp4"
+            path = folder / f"{name}.mp4"
             path.write_bytes(head.arrays[f"torso.{name}"].tobytes())
             self._paths[name] = path
         self._group = -1

@@ -78,6 +78,10 @@ def observe(
         if not existed:  # what cannot be observed leaves nothing
             shutil.rmtree(folder, ignore_errors=True)
         raise
+    except BaseException:  # interrupted: the faces stay once they are all found, an empty folder does not
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise
     start, stop = seen.shot
     frames = stop - start
 

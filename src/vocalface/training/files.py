@@ -1,9 +1,21 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and folders that do not stay."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # not on this system: what a killed process leaves there stays
+    fcntl = None
+
+YOUNG = 5.0  # s
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -23,3 +35,38 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.fsync(folder)  # the rename itself has to reach the disk too
     finally:
         os.close(folder)
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A temporary folder; also sweeps away those whose process was killed.
+
+    A lock that dies with its process tells the dead from the living, also where process numbers are not shared.
+    """
+    home = Path(tempfile.gettempdir())
+    for folder in home.glob("vocalface-*.tmp"):
+        _sweep(folder)
+    folder = Path(tempfile.mkdtemp(prefix="vocalface-", suffix=".tmp", dir=home))
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        if fcntl:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove a scratch folder that nobody holds. One that was made this very second may not be locked yet."""
+    if not fcntl:
+        return
+    with contextlib.suppress(OSError):
+        if time.time() - folder.stat().st_mtime < YOUNG:
+            return
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)
