@@ -3,10 +3,13 @@
 import importlib.util
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "hmtalker"))
 
 
 class Parity:
@@ -51,3 +54,43 @@ def parity() -> Parity:
     if "VOCALFACE_TEST_DATA" not in os.environ or not (folder / "fill.py").is_file():
         pytest.skip("needs the parity fixtures: set VOCALFACE_TEST_DATA to a folder that has parity/")
     return Parity(folder)
+
+
+@pytest.fixture(scope="module")
+def no_gradients():
+    import torch
+
+    torch.manual_seed(0)
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory) -> Path:
+    """A head of the drawn person beside its clip and observations, hardly trained: enough to speak."""
+    import drawn
+
+    from vocalface.hmtalker.config import PRESETS
+    from vocalface.hmtalker.train import train
+    from vocalface.metrics import detect
+
+    folder = tmp_path_factory.mktemp("head")
+    config = PRESETS["tiny"].replace(
+        face_gaussians=200, mouth_gaussians=50, warmup_steps=4, face_steps=6, mouth_steps=5, fuse_steps=2,
+        speech_steps=2, pose_refine_steps=1, audio="mel",
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detect, "open_detector", lambda: (None, "no face is looked for in this test"))
+        train(drawn.observations(folder, frames=55), folder / "a.vface", config=config, consent="drawn by a test")
+    return folder / "a.vface"
+
+
+@pytest.fixture(scope="session")
+def speech(tmp_path_factory) -> Path:
+    """1.3 s of a humming that swells."""
+    from vocalface import media
+    from vocalface.types import Sound
+
+    t = np.arange(16_000 * 1.3) / 16_000
+    samples = (0.3 * np.sin(900 * t) * np.sin(9 * t)).astype(np.float32)
+    return media.write_sound(tmp_path_factory.mktemp("speech") / "s.wav", Sound(samples, 16_000))

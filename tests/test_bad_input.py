@@ -12,16 +12,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent / "hmtalker"))
-import drawn
 import stand_ins
 
 from vocalface import assets, media
 from vocalface.cli import main
 from vocalface.errors import AssetError
-from vocalface.hmtalker.config import PRESETS
 from vocalface.hmtalker.head import SCHEMA, Head
-from vocalface.hmtalker.train import train
-from vocalface.metrics import detect
 from vocalface.observe import landmarks, store, watch
 from vocalface.types import AU_NAMES, CropBox, Sound
 
@@ -51,27 +47,6 @@ def refused(capfd, tmp_path, monkeypatch):
         return said
 
     return run
-
-
-@pytest.fixture(scope="module")
-def head(tmp_path_factory):
-    """A head of the drawn person, hardly trained."""
-    folder = tmp_path_factory.mktemp("head")
-    config = PRESETS["tiny"].replace(
-        face_gaussians=200, mouth_gaussians=50, warmup_steps=4, face_steps=6, mouth_steps=5, fuse_steps=2,
-        speech_steps=2, pose_refine_steps=1, audio="mel",
-    )  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(detect, "open_detector", lambda: (None, "no face is looked for in this test"))
-        train(drawn.observations(folder, frames=55), folder / "a.vface", config=config)
-    return folder / "a.vface"
-
-
-@pytest.fixture(scope="module")
-def speech(tmp_path_factory):
-    samples = 0.2 * np.sin(np.arange(16_000) / 9) * np.sin(np.arange(16_000) / 900)
-    path = tmp_path_factory.mktemp("speech") / "s.wav"
-    return media.write_sound(path, Sound(samples.astype(np.float32), 16_000))
 
 
 def film(path: Path, pictures, sound=None) -> Path:

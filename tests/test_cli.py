@@ -15,32 +15,9 @@ import drawn
 from vocalface import media
 from vocalface.cli import VERBS, Train, check_observed, main, overrides
 from vocalface.errors import ConfigError
-from vocalface.hmtalker.config import PRESETS
 from vocalface.hmtalker.head import Head
-from vocalface.hmtalker.train import train
 from vocalface.observe import store
 from vocalface.types import Sound
-
-
-@pytest.fixture(scope="module")
-def head(tmp_path_factory):
-    """A head of the drawn person, hardly trained: enough to speak."""
-    folder = tmp_path_factory.mktemp("head")
-    config = PRESETS["tiny"].replace(
-        face_gaussians=250, mouth_gaussians=60, warmup_steps=8, face_steps=16, mouth_steps=6, fuse_steps=6,
-        speech_steps=4, pose_refine_steps=1, audio="mel",
-    )  # fmt: skip
-    obs = drawn.observations(folder)
-    train(obs, folder / "a.vface", config=config, consent="drawn by a test")
-    return folder / "a.vface"
-
-
-@pytest.fixture
-def speech(tmp_path):
-    t = np.arange(16_000 * 1.3) / 16_000
-    return media.write_sound(
-        tmp_path / "s.wav", Sound((0.3 * np.sin(900 * t) * np.sin(9 * t)).astype(np.float32), 16_000)
-    )
 
 
 def fails(capsys, *argv) -> str:

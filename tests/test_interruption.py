@@ -197,13 +197,6 @@ def whole(vocalface, person):
     return path
 
 
-@pytest.fixture(scope="module")
-def speech(tmp_path_factory):
-    t = np.arange(16_000 * 1.3) / 16_000
-    samples = (0.3 * np.sin(900 * t) * np.sin(9 * t)).astype(np.float32)
-    return media.write_sound(tmp_path_factory.mktemp("speech") / "s.wav", Sound(samples, 16_000))
-
-
 # -------------------------------------------------------------------------------------------------------------- observe
 def test_observe_killed_in_each_pass_goes_on_to_the_same(vocalface, clip, observed, tmp_path):
     folder = tmp_path / "a.obs"

@@ -1,23 +1,15 @@
 import pytest
 import torch
+from compare import error
 
 from vocalface.nn.wav2lip import PictureCritic, SyncNetColor, Wav2Lip, lower_halves, sync_loss
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_gradients():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 def build(network):
     torch.manual_seed(0)
     return network().eval()
-
-
-def error(a, b):
-    assert a.shape == b.shape
-    return (a - b).abs().max().item()
 
 
 def test_wav2lip_parity(parity):

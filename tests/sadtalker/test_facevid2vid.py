@@ -2,24 +2,15 @@
 
 import pytest
 import torch
+from compare import error
 
 from vocalface.nn.spade import SPADEResnetBlock, fold_spectral_norm, unfold_spectral_norm
 from vocalface.sadtalker.discriminator import MultiScaleDiscriminator
 from vocalface.sadtalker.facevid2vid import MASK_FLOOR, OcclusionAwareSPADEGenerator
 
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
 TINY = {"base": 4, "volume": 4, "depth": 4, "blocks": 2}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_gradients():
-    torch.manual_seed(0)
-    with torch.no_grad():
-        yield
-
-
-def error(a, b):
-    assert a.shape == b.shape
-    return (a - b).abs().max().item()
 
 
 def tiny(**options):

@@ -4,23 +4,14 @@ import math
 
 import pytest
 import torch
+from compare import error
 
 from vocalface.sadtalker import keypoints
 from vocalface.sadtalker.blocks import AntiAlias, coordinate_grid, gaussians
 from vocalface.sadtalker.keypoints import HEEstimator, KPDetector
 from vocalface.sadtalker.mapping import Motion
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_gradients():
-    torch.manual_seed(0)
-    with torch.no_grad():
-        yield
-
-
-def error(a, b):
-    assert a.shape == b.shape
-    return (a - b).abs().max().item()
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 def load(network, state):

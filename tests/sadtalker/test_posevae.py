@@ -3,17 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from compare import error
 
 from vocalface.errors import ConfigError
 from vocalface.sadtalker import posevae
 from vocalface.sadtalker.posevae import Audio2Pose, PoseEncoder, PoseVAE
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_gradients():
-    torch.manual_seed(0)
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +17,6 @@ def official(parity):
     network = Audio2Pose().eval()
     network.load_state_dict(parity.state("audio2pose_parts"), strict=True)
     return network
-
-
-def error(a, b):
-    assert a.shape == b.shape
-    return (a - b).abs().max().item()
 
 
 def test_parts_parity(parity, official):

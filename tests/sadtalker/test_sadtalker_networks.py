@@ -2,23 +2,14 @@
 
 import pytest
 import torch
+from compare import error
 
 from vocalface.sadtalker import mapping, recon
 from vocalface.sadtalker.expnet import ExpNet
 from vocalface.sadtalker.mapping import MappingNet
 from vocalface.sadtalker.recon import FaceRecon
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_gradients():
-    torch.manual_seed(0)
-    with torch.no_grad():
-        yield
-
-
-def error(a, b):
-    assert a.shape == b.shape
-    return (a - b).abs().max().item()
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 def keys_and_shapes(build):

@@ -62,9 +62,9 @@ class Head:
     @staticmethod
     def check_output(path: Path) -> None:
         """Raises ConfigError where `path` is no .vface file, OutputError where it cannot be written."""
-        if path.suffix != ".vface":
-            raise ConfigError("a head is a .vface file", path, f"use -o {path.with_suffix('.vface')}")
         Head.check_writable(path)
+        if path.suffix != ".vface":
+            raise ConfigError("a head is a .vface file", path, f"use -o {path.with_suffix('.vface').name}")
 
     @staticmethod
     def check_writable(path: Path) -> None:

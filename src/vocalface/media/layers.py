@@ -12,13 +12,13 @@ from av.video.reformatter import VideoReformatter
 
 from vocalface.errors import ConfigError, MediaError
 from vocalface.media.container import BICUBIC, BT709, EXACT, Converter, decode, open_container, picture_stream
-from vocalface.media.write import PartFile
+from vocalface.media.write import PartFile, PictureWriter
 
 MODES = ("labels", "gray", "rgb")
 FPS = 25
 
 
-class LayerWriter:
+class LayerWriter(PictureWriter):
     """Context manager; Matroska. `labels` and `gray` [H, W] uint8 are exact; `rgb` [H, W, 3] is coded at `crf`.
 
     Raises:
@@ -53,18 +53,7 @@ class LayerWriter:
         frame.pts, frame.time_base = self.count, Fraction(1, FPS)
         self.count += 1
         with self.file.guarded():
-            self.file.container.mux(self.stream.encode(frame))
-
-    def __enter__(self) -> LayerWriter:
-        return self
-
-    def __exit__(self, kind, value, trace) -> None:
-        if kind is not None:
-            self.file.discard()
-            return
-        with self.file.cleaned():
-            self.file.container.mux(self.stream.encode(None))
-            self.file.finish()
+            self.encode(frame)
 
 
 def read_layer(path: Path | str, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:

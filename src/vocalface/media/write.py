@@ -7,6 +7,7 @@ import errno
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -15,6 +16,9 @@ from av.video.reformatter import VideoReformatter
 from vocalface.errors import ConfigError, OutputError
 from vocalface.media.container import BICUBIC, BT709, EXACT
 from vocalface.types import Sound
+
+if TYPE_CHECKING:
+    from typing import Self
 
 # suffix -> container, picture codec, sound codec
 KINDS = {
@@ -73,7 +77,32 @@ class PartFile:
             self.part.unlink(missing_ok=True)
 
 
-class VideoWriter:
+class PictureWriter:
+    """Context manager: pictures into a part file, which takes its name when it is whole and goes at an error."""
+
+    file: PartFile
+    stream: av.VideoStream
+
+    def encode(self, frame: av.VideoFrame | None) -> None:
+        self.file.container.mux(self.stream.encode(frame))
+
+    def finish(self) -> None:
+        """Write what is still owed, after the last picture."""
+        self.encode(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind, value, trace) -> None:
+        if kind is not None:
+            self.file.discard()
+            return
+        with self.file.cleaned():
+            self.finish()
+            self.file.finish()
+
+
+class VideoWriter(PictureWriter):
     """Context manager; `write` takes frames in order, the file appears on a clean exit and never otherwise.
 
     Args:
@@ -164,19 +193,11 @@ class VideoWriter:
         with self.file.guarded():
             if self.track is not None:  # sound first, so that the two interleave and nothing piles up
                 self.track.feed(self.frames / self.rate)
-            self.file.container.mux(self.stream.encode(frame))
+            self.encode(frame)
 
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(self, kind, value, trace) -> None:
-        if kind is not None:
-            self.file.discard()
-            return
-        with self.file.cleaned():
-            if not self.frames:
-                raise OutputError("no frame was written", self.path, "give speech or footage that has a length")
-            self.file.container.mux(self.stream.encode(None))
-            if self.track is not None:
-                self.track.finish()
-            self.file.finish()
+    def finish(self) -> None:
+        if not self.frames:
+            raise OutputError("no frame was written", self.path, "give speech or footage that has a length")
+        super().finish()
+        if self.track is not None:
+            self.track.finish()

@@ -6,12 +6,10 @@ import torch
 from torch import nn
 
 
-class _Conv(nn.Module):
+class ConvBlock(nn.Module):
     """Convolution, batch norm, (residual,) ReLU; parameter names as in the published checkpoints."""
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride=1, padding: int = 0, residual: bool = False
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride=1, padding=0, residual: bool = False) -> None:
         super().__init__()
         self.conv_block = nn.Sequential(
             nn.Conv2d(inputs, outputs, kernel, stride, padding), nn.BatchNorm2d(outputs)
@@ -26,15 +24,15 @@ class _Conv(nn.Module):
 def audio_trunk() -> nn.Sequential:
     """[B, 1, 80, 16] log-mel windows -> [B, 512, 1, 1], >= 0; 2,812,672 parameters."""
 
-    def same(width: int) -> _Conv:
-        return _Conv(width, width, 3, 1, 1, residual=True)
+    def same(width: int) -> ConvBlock:
+        return ConvBlock(width, width, 3, 1, 1, residual=True)
 
     return nn.Sequential(
-        _Conv(1, 32, 3, 1, 1), same(32), same(32),
-        _Conv(32, 64, 3, (3, 1), 1), same(64), same(64),
-        _Conv(64, 128, 3, 3, 1), same(128), same(128),
-        _Conv(128, 256, 3, (3, 2), 1), same(256),
-        _Conv(256, 512, 3, 1, 0), _Conv(512, 512, 1, 1, 0),
+        ConvBlock(1, 32, 3, 1, 1), same(32), same(32),
+        ConvBlock(32, 64, 3, (3, 1), 1), same(64), same(64),
+        ConvBlock(64, 128, 3, 3, 1), same(128), same(128),
+        ConvBlock(128, 256, 3, (3, 2), 1), same(256),
+        ConvBlock(256, 512, 3, 1, 0), ConvBlock(512, 512, 1, 1, 0),
     )  # fmt: skip
 
 

@@ -10,27 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vocalface.nn.audio import audio_trunk
+from vocalface.nn.audio import ConvBlock, audio_trunk
 
 FACE = 96
 """Side of the face that Wav2Lip reads and writes, px."""
 SYNC_FRAMES = 5
 """Frames in a synchrony window: as long as 16 mel columns."""
-
-
-class ConvBlock(nn.Module):
-    """Convolution, batch norm, (residual,) ReLU."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride=1, padding=0, residual: bool = False) -> None:
-        super().__init__()
-        self.conv_block = nn.Sequential(
-            nn.Conv2d(inputs, outputs, kernel, stride, padding), nn.BatchNorm2d(outputs)
-        )  # fmt: skip
-        self.residual = residual
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv_block(x)
-        return torch.relu(y + x if self.residual else y)
 
 
 class UpBlock(nn.Module):
