@@ -86,7 +86,7 @@ class Train(Common):
     au_table: Path | None = None
     """An OpenFace table (au.csv) to take the action units from."""
     face: str = "largest"
-    """Which face, when there are several."""
+    """Which face, when there are several: largest, or its number from the left."""
     corpus: Path | None = None
     """With --preset open: a folder of observations to learn from beside the generated speech."""
 
@@ -145,13 +145,19 @@ class Ablate(Common):
     output: Output = None
     """Folder of the runs (default ./ablation); finished runs are not trained again."""
     preset: str = "demo"
+    """paper, fast, demo or tiny."""
     size: int | None = None
+    """Training resolution, px (default: the preset's)."""
     seeds: int = 3
+    """Runs of each variant on each clip."""
     variants: tuple[str, ...] = ("hybrid", "implicit", "explicit")
+    """hybrid, implicit, explicit, concat, fixed, blendshape, 3dmm, expnet, mel, no-mask, masked-1:7:2, mask-0.9."""
     set: tuple[str, ...] = ()
     """Single fields of the configuration."""
     au_table: Path | None = None
+    """An OpenFace table (au.csv) to take the action units from."""
     face: str = "largest"
+    """Which face, when there are several: largest, or its number from the left."""
 
 
 @dataclass(kw_only=True)
@@ -186,6 +192,7 @@ class Demo(Common):
     seconds: float = 40.0
     """Length of the presenter's footage."""
     preset: str = "demo"
+    """Of the training: demo, tiny, fast or paper."""
 
 
 @dataclass(kw_only=True)
@@ -202,8 +209,11 @@ class Present(Common):
     output: Output = None
     """Folder (default ./presenter)."""
     seconds: float = 30.0
+    """Length of the footage."""
     size: int = 256
+    """Side of the picture, px."""
     voice: str = "ada"
+    """Who speaks: ada, ben, cleo, dan, eve or finn."""
 
 
 # --------------------------------------------------------------------------------------------------------------- verbs
@@ -357,11 +367,14 @@ def animate(a: Animate) -> dict:
 
 def ablate(a: Ablate) -> dict:
     from vocalface.hmtalker.ablate import ablate as run
-    from vocalface.hmtalker.ablate import table
+    from vocalface.hmtalker.ablate import check_variants, table
     from vocalface.hmtalker.config import preset
 
     if not a.clips:
         raise ConfigError("no clip is given", "vocalface ablate", "vocalface ablate CLIP… --variants hybrid implicit")
+    check_variants(a.variants)
+    if len({c.stem for c in a.clips}) < len(a.clips):
+        raise ConfigError("two clips have one name", ", ".join(map(str, a.clips)), "rename one of them")
     config = preset(a.preset).replace(**overrides(a.set), **({"size": a.size} if a.size else {}))
     progress = reporter(a)
     folder = a.output or Path("ablation")

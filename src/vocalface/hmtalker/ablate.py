@@ -11,6 +11,7 @@ import numpy as np
 from vocalface.errors import ConfigError
 from vocalface.hmtalker.config import Config
 from vocalface.hmtalker.train import train
+from vocalface.training.files import write_atomically
 from vocalface.types import Observations
 
 VARIANTS: dict[str, dict] = {
@@ -42,6 +43,15 @@ class Row:
     numbers: dict[str, tuple[float, float]]
 
 
+def check_variants(variants: tuple[str, ...]) -> None:
+    """Raises ConfigError for a name that is none."""
+    unknown = set(variants) - set(VARIANTS)
+    if unknown:
+        raise ConfigError(
+            f"no variant is called {', '.join(sorted(unknown))}", "--variants", f"use {', '.join(VARIANTS)}"
+        )
+
+
 def ablate(
     clips: dict[str, Observations],
     folder: Path,
@@ -51,30 +61,46 @@ def ablate(
     seeds: int = 3,
     progress=None,
 ) -> list[Row]:
-    """Train every variant on every clip with every seed; finished runs are kept in `folder` and not trained again."""
-    unknown = set(variants) - set(VARIANTS)
-    if unknown:
-        raise ConfigError(
-            f"no variant is called {', '.join(sorted(unknown))}", "--variants", f"use {', '.join(VARIANTS)}"
-        )
+    """Train every variant on every clip with every seed.
+
+    Finished runs are kept in `folder` and not trained again for the same clip and configuration; an interrupted one
+    goes on.
+    """
+    check_variants(variants)
     folder.mkdir(parents=True, exist_ok=True)
     runs: dict[str, list[dict]] = {}
     for clip, obs in clips.items():
         for variant in variants:
             for seed in range(seeds):
-                done = folder / f"{clip}-{variant.replace(':', '')}-{seed}.json"
-                if not done.exists():
+                run = config.replace(seed=seed, **VARIANTS[variant])
+                name = f"{clip}-{variant.replace(':', '')}-{seed}"
+                metrics = finished(folder / f"{name}.json", obs, run)
+                if metrics is None:
                     head = train(
-                        obs, folder / "run.vface", config=config.replace(seed=seed, **VARIANTS[variant]),
-                        work=folder / "work", progress=progress, resume=False,
-                    )  # fmt: skip
-                    done.write_text(json.dumps(head.metrics))
-                metrics = json.loads(done.read_text())
+                        obs, folder / "run.vface", config=run, work=folder / f".{name}.work", progress=progress
+                    )
+                    metrics = head.metrics
+                    write_atomically(
+                        folder / f"{name}.json",
+                        json.dumps({"clip": obs.clip_hash, "config": run.to_dict(), "metrics": metrics}).encode(),
+                    )
                 runs.setdefault(variant, []).append(metrics["val"])
                 if variant == "hybrid":
-                    for name in CONTROLS:
-                        runs.setdefault(name.replace("_", " "), []).append(metrics["rows"][name])
+                    for row in CONTROLS:
+                        runs.setdefault(row.replace("_", " "), []).append(metrics["rows"][row])
+    for left in ("run.vface", "run.report.html"):  # of the last run
+        (folder / left).unlink(missing_ok=True)
     return [summarise(name, values) for name, values in runs.items()]
+
+
+def finished(path: Path, obs: Observations, config: Config) -> dict | None:
+    """Metrics of a run that was finished before, or None where it was another clip or configuration."""
+    try:
+        done = json.loads(path.read_text())
+        same = done["clip"] == obs.clip_hash and done["config"] == json.loads(json.dumps(config.to_dict()))
+        return done["metrics"] if same else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def summarise(variant: str, runs: list[dict]) -> Row:
