@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from vocalface import __version__, media
@@ -32,6 +33,8 @@ class Puppet:
         self.interior = interior.build(self.rig, portrait.image)
         opaque = np.full((*portrait.image.shape[:2], 1), 255, np.uint8)
         self.texture = np.concatenate([portrait.image, opaque], axis=2)
+        corners = portrait.landmarks[[rig.LIP_UPPER[0], rig.LIP_UPPER[-1]], :2]
+        self.soft = max(0.02 * float(np.linalg.norm(corners[1] - corners[0])), 0.3)  # px, blur of the mouth's inside
         self.eyes = [[*upper, *lower] for upper, lower in rig.EYES]
 
     def draw(self, pose: Pose) -> np.ndarray:
@@ -66,7 +69,12 @@ class Puppet:
             self.interior.placed(self.rig, pose), self.interior.faces, camera, light=self.interior.light(pose),
             samples=FINE,
         )  # fmt: skip
-        spot[:] = to_bytes(skin.color + (1 - skin.alpha[..., None]) * inner.color)
+        # A camera that is sharp on the skin is not on the teeth behind it, and modelled edges look cut out.
+        soft = cv2.GaussianBlur(inner.color, (0, 0), self.soft)
+        alpha = cv2.GaussianBlur(skin.alpha, (0, 0), 0.4 * self.soft)[..., None]
+        open_ = (1 - skin.alpha)[..., None]
+        shade = 1 - 0.45 * np.clip(2 * alpha - 0.1, 0, 1)  # the lips shade what lies just behind them
+        spot[:] = to_bytes(skin.color + open_ * soft * shade)
 
 
 def to_bytes(color: np.ndarray) -> np.ndarray:
