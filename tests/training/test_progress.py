@@ -52,6 +52,17 @@ def test_plain_lines_are_spaced(capsys):
     assert "100/100" in lines[-1]
 
 
+def test_setting_up_and_what_was_done_before_do_not_count_for_the_time_left(capsys):
+    clock = Clock()
+    with Progress(1000, "training", clock=clock) as bar:
+        clock.now = 60.0  # imports and caches
+        bar.update(500)  # resumed here
+        clock.now += 10
+        bar.update(510)
+    lines = capsys.readouterr().err.splitlines()
+    assert "? left" in lines[0] and "8:10 left" in lines[1]
+
+
 def test_disabled_says_nothing(capsys):
     with Progress(3, "x", enabled=False) as bar:
         bar.update(3)

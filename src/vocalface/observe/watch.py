@@ -18,7 +18,7 @@ from vocalface import media
 from vocalface.errors import ConfigError, FaceError, ObservationsError, OutputError, VocalfaceError
 from vocalface.observe import action_units, landmarks, photometric, pose, shots, store
 from vocalface.observe.layers import LayerBuilder
-from vocalface.types import FPS, CropBox, FaceTrack, Observations
+from vocalface.types import AU_NAMES, FPS, CropBox, FaceTrack, Observations
 
 Progress = Callable[[int, int, str], None]
 LEAST_SEEN = 0.8  # share of frames in which the face must be seen
@@ -73,7 +73,7 @@ def observe(
         raise OutputError(f"cannot write here ({error.strerror})", folder, "choose another folder with -o") from error
     try:
         seen = _landmarks(opened, folder, key, tell)
-        track, found, info = _track(opened, seen, size, au_table)
+        track, found, info = _track(opened, seen, size)
     except VocalfaceError:
         if not existed:  # what cannot be observed leaves nothing
             shutil.rmtree(folder, ignore_errors=True)
@@ -114,9 +114,13 @@ def observe(
         writer.abort()
         raise
     track = replace(track, head_pose=poses)
-    if not au_table:
+    if au_table:
+        units, provider = _units_of(au_table, seen.total)[start:stop], "openface table"
+    else:
         points = track.landmarks, track.blendshapes, poses
-        track = replace(track, action_units=action_units.from_landmarks(*points, found.camera, track.valid))
+        units, provider = action_units.from_landmarks(*points, found.camera, track.valid), action_units.PROVIDER
+    track = replace(track, action_units=units)
+    info["action_units"] = provider
     info["pose"]["photometric"] = refiner.info
     info |= {
         "key": key, "start_frame": start, "source_frames": seen.total, "has_sound": opened.has_sound,
@@ -237,7 +241,8 @@ def follow(
     return None
 
 
-def _track(clip: media.Clip, seen: Seen, size: int, au_table) -> tuple[FaceTrack, pose.Tracking, dict]:
+def _track(clip: media.Clip, seen: Seen, size: int) -> tuple[FaceTrack, pose.Tracking, dict]:
+    """The face with its first poses; its action units are zero until the poses are refined."""
     start, stop = seen.shot
     valid = seen.valid[start:stop]
     dropped = landmarks.runs(~valid)
@@ -254,13 +259,9 @@ def _track(clip: media.Clip, seen: Seen, size: int, au_table) -> tuple[FaceTrack
     shapes = landmarks.fill(seen.shapes[start:stop], valid)
     principal = ((clip.width / 2 - seen.crop.x) * scale, (clip.height / 2 - seen.crop.y) * scale)
     found = pose.track_pose(points, valid, size, principal, [a for a, _ in seen.segments[1:]])
-    if au_table:
-        units, provider = _units_of(au_table, seen.total)[start:stop], "openface table"
-    else:
-        units = action_units.from_landmarks(points, shapes, found.poses, found.camera, valid)
-        provider = action_units.PROVIDER
     info = {
-        "action_units": provider, "dropped_frames": dropped, "all_shots": seen.cuts,
+        "dropped_frames": dropped, "all_shots": seen.cuts,
         "pose": {"rmse_px": round(found.rmse, 3), "rmse_raw_px": round(found.rmse_raw, 3), "focal": found.camera.fx},
     }  # fmt: skip
+    units = np.zeros((len(points), len(AU_NAMES)), np.float32)
     return FaceTrack(valid, points, shapes, units, found.poses), found, info

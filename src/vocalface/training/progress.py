@@ -64,8 +64,7 @@ class Progress:
     ) -> None:  # fmt: skip
         self.total, self.label, self.enabled = total, label, enabled
         self._stream, self._clock = stream if stream is not None else sys.stderr, clock
-        self._pace = Pace(total)
-        self._pace.add(clock(), 0)
+        self._pace = Pace(total)  # counts from the first report: setting up is no step, nor are those before a resume
         self._told = clock()
         self._bar = self._task = None
         if enabled and getattr(self._stream, "isatty", lambda: False)():
