@@ -16,6 +16,7 @@ from vocalface.errors import ConfigError, MediaError
 from vocalface.hmtalker.drive import pieces
 from vocalface.render.mesh import render_mesh
 from vocalface.sadtalker import interior, rig
+from vocalface.sadtalker.lids import Lids
 from vocalface.sadtalker.motion import Pose, Style, poses
 from vocalface.sadtalker.portrait import Portrait, Search, load
 from vocalface.types import FPS, SPEECH_RATE, Camera, Sound, frames_for
@@ -35,7 +36,7 @@ class Puppet:
         self.texture = np.concatenate([portrait.image, opaque], axis=2)
         corners = portrait.landmarks[[rig.LIP_UPPER[0], rig.LIP_UPPER[-1]], :2]
         self.soft = max(0.02 * float(np.linalg.norm(corners[1] - corners[0])), 0.3)  # px, blur of the mouth's inside
-        self.eyes = [[*upper, *lower] for upper, lower in rig.EYES]
+        self.lids = Lids(self.rig, portrait.image)
 
     def draw(self, pose: Pose) -> np.ndarray:
         """One frame [S, S, 3] uint8."""
@@ -44,10 +45,7 @@ class Puppet:
         px = self.rig.project(points)
         self._mouth(out, points, px, pose)
         if pose.blink > 0:
-            for rim in self.eyes:
-                if (view := window(px[rim], self.rig.camera, 6)) is not None:
-                    x, y, camera = view
-                    out[y : y + camera.height, x : x + camera.width] = to_bytes(self._skin(points, camera, FINE).color)
+            self.lids.paint(out, px, pose.blink)
         return out
 
     def _skin(self, points: np.ndarray, camera: Camera, samples: int):

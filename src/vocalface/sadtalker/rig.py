@@ -34,6 +34,7 @@ PARTED = 0.0025  # m: lips further apart than this show what lies behind them in
 OPEN_EYE = 0.14  # height over width: a narrower eye counts as closed and does not blink
 EYE_DEPTH = 0.004  # m, behind the lids
 LASH = 0.0035  # m, strip over the lid's edge that closes with it unstretched
+STRETCH = 0.15  # share of a blink that the skin about the eye makes; the lid itself is painted (`lids`)
 FIELDS = ("jaw", "part", "close", "width", "round", "tuck", "upper", "brow", "blink")
 
 
@@ -61,7 +62,8 @@ class Rig:
             close = 1 - min(pose.aperture, wide) / wide if wide > 1e-5 else 1.0
             part = max(pose.aperture - wide, 0.0) - pose.jaw
         return np.array(
-            [pose.jaw, part, close, pose.width, pose.round, pose.tuck, pose.upper, pose.brow, pose.blink], np.float32
+            [pose.jaw, part, close, pose.width, pose.round, pose.tuck, pose.upper, pose.brow, STRETCH * pose.blink],
+            np.float32,
         )
 
     def deform(self, pose: Pose) -> np.ndarray:

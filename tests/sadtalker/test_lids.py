@@ -1,0 +1,50 @@
+"""Lids close with skin over a drawn eye, and leave everything else alone."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from test_animate import portrait
+
+from vocalface.observe.indices import EYE_LEFT, EYE_RIGHT
+from vocalface.sadtalker.drive import Puppet
+from vocalface.sadtalker.motion import Pose
+
+IRIS = np.array([25, 30, 60])
+
+
+def with_eyes():
+    """The drawn portrait with white eyes and dark irises."""
+    given = portrait()
+    image = given.image.copy()
+    for rim in (EYE_LEFT, EYE_RIGHT):
+        points = given.landmarks[rim, :2]
+        cv2.fillPoly(image, [cv2.convexHull(points.round().astype(np.int32))], (235, 235, 235))
+        x, y = points.mean(0).round().astype(int)
+        cv2.circle(image, (int(x), int(y)), 3, IRIS.tolist(), -1)
+    return replace(given, image=image)
+
+
+def test_closed_lids_hide_the_iris_under_skin_and_change_nothing_else():
+    given = with_eyes()
+    puppet = Puppet(given)
+    opened, closed = (puppet.draw(Pose(blink=b)).astype(int) for b in (0.0, 1.0))
+    far = np.ones(opened.shape[:2], bool)
+    for rim in (EYE_LEFT, EYE_RIGHT):
+        points = given.landmarks[rim, :2]
+        x, y = points.mean(0).round().astype(int)
+        assert np.abs(opened[y, x] - IRIS).max() < 40
+        skin = portrait().image[y + 12, x].astype(int)
+        assert np.abs(closed[y - 1, x] - skin).max() < 45
+        (x0, y0), (x1, y1) = points.min(0).astype(int) - 16, points.max(0).astype(int) + 16
+        far[y0:y1, x0:x1] = False
+    assert np.abs(closed - opened)[far].max() <= 12  # the brows give a little
+
+
+def test_a_blink_closes_from_above_step_by_step():
+    given = with_eyes()
+    puppet = Puppet(given)
+    x = round(float(given.landmarks[EYE_LEFT, 0].mean()))
+    span = slice(*np.round(given.landmarks[EYE_LEFT, 1][[0, 0]] + (-12, 12)).astype(int))
+    white = [(puppet.draw(Pose(blink=b))[span, x - 4 : x + 5].min(-1) > 205).sum() for b in (0.0, 0.4, 0.8, 1.0)]
+    assert white[0] > white[1] > white[2] >= white[3] and white[3] == 0
