@@ -15,7 +15,7 @@ from vocalface import __version__, media
 from vocalface.errors import ConfigError, MediaError
 from vocalface.hmtalker.drive import pieces
 from vocalface.render.mesh import render_mesh
-from vocalface.sadtalker import interior, rig
+from vocalface.sadtalker import ground, interior, rig
 from vocalface.sadtalker.lids import Lids
 from vocalface.sadtalker.motion import Pose, Style, poses
 from vocalface.sadtalker.portrait import Portrait, Search, load
@@ -36,12 +36,19 @@ class Puppet:
         self.texture = np.concatenate([portrait.image, opaque], axis=2)
         corners = portrait.landmarks[[rig.LIP_UPPER[0], rig.LIP_UPPER[-1]], :2]
         self.soft = max(0.02 * float(np.linalg.norm(corners[1] - corners[0])), 0.3)  # px, blur of the mouth's inside
+        self.ground = ground.build(self.rig, portrait.image)
         self.lids = Lids(self.rig, portrait.image)
 
     def draw(self, pose: Pose) -> np.ndarray:
         """One frame [S, S, 3] uint8."""
         points = self.rig.deform(pose)
-        out = to_bytes(self._skin(points, self.rig.camera, 1).color)
+        skin = self._skin(points, self.rig.camera, 1)
+        color = skin.color
+        torn = skin.alpha < 1  # the open mouth, filled below; and where triangles fold, pixels that would be black
+        color[torn] += (1 - skin.alpha[torn])[:, None] * (self.texture[torn, :3] / np.float32(255))
+        if self.ground is not None:
+            color = self.ground.behind(color, self.rig, points)
+        out = to_bytes(color)
         px = self.rig.project(points)
         self._mouth(out, points, px, pose)
         if pose.blink > 0:
