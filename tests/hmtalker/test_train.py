@@ -104,36 +104,29 @@ from pathlib import Path
 from vocalface.observe import store
 from vocalface.hmtalker import train as training
 import test_train
-obs = store.load({obs!r})
-material = training.prepare(obs, test_train.TINY, Path({work!r}))
+material = training.prepare(store.load({obs!r}), test_train.TINY, Path({work!r}))
 trainer = training.Trainer(material, test_train.TINY)
-folder = Path({work!r}) / "states"
-found = training.checkpoint.latest(folder)
-if found:
-    trainer.restore(found[1])
 advance = trainer.advance
 def step(done):
-    if done == {die!r}:
+    if done == 37:
         os.kill(os.getpid(), signal.SIGKILL)
     return advance(done)
-trainer.advance = step
-loop = training.Loop(test_train.total(trainer), trainer.advance, save_fn=lambda d: training.checkpoint.save(
-    folder, d, trainer.state(), {{}}), checkpoint_every_steps=7)
-loop.run(found[0] if found else 0)
-print(test_train.digest(trainer))
+training.Loop(test_train.total(trainer), step, checkpoint_every_steps=7, save_fn=lambda done:
+    training.checkpoint.save(Path({work!r}) / "states", done, trainer.state(), {{}})).run(0)
 """
 
 
-def test_kill_9_and_start_again_gives_the_same_bits(obs, whole, tmp_path):
-    def start(die):
-        code = KILLED.format(tests=str(Path(__file__).parent), obs=str(obs.folder), work=str(tmp_path), die=die)
-        env = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
-
-    assert start(37).returncode == -signal.SIGKILL
-    finished = start(-1)
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.split()[-1] == digest(whole)
+def test_kill_9_and_start_again_gives_the_same_bits(obs, material, whole, tmp_path):
+    code = KILLED.format(tests=str(Path(__file__).parent), obs=str(obs.folder), work=str(tmp_path))
+    env = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    step, state, _ = checkpoint.latest(tmp_path / "states")
+    assert step == 35
+    again = training.Trainer(material, TINY)
+    again.restore(state)
+    training.run(again, tmp_path / "states", start=step)
+    assert digest(again) == digest(whole)
 
 
 def test_papers_fuse_stage_touches_colour_and_face_opacity_only(material, tmp_path):
