@@ -76,6 +76,7 @@ class Config:
     lr_net: float = 5e-4
     lr_speech: float = 5e-4  # AudioNet and the mapper
     lr_attention: float = 2.5e-3
+    speech_rate: float = 1.0  # factor on both, of the face, in the stages that see pixels
     pose_steps: int = 0  # Gauss-Newton steps on a training frame's pose before each step on it
 
     # --- densification -----------------------------------------------------------------------------------------
@@ -133,21 +134,25 @@ _CPU = Config(
     init="surface",
     sh_degree=0,
     densify_until=0,
-    speech_steps=200,
+    speech_steps=600,
+    upper="au+shape",
+    color_motion=True,
     fuse_motion=True,
     attention_weight=1e-4,
     mask_weight=2e-2,
     align_weight=1e-2,
     lips_weight=3.0,
-    lr_grid=2e-2,
-    lr_net=1.5e-3,
-    lr_speech=7e-4,
+    lr_grid=4e-2,
+    lr_net=4e-3,
+    lr_speech=2e-4,
+    lr_basis=1e-2,
     lr_means=1e-4,
     lr_color=5e-3,
     pose_steps=1,
     condition_noise=0.1,
     feature_noise=1.0,
     pixel_noise=1.0,
+    upper_noise=0.3,
     net_decay=0.1,
     match_amplitude=True,
     pose_refine_steps=6,
@@ -158,11 +163,11 @@ PRESETS: dict[str, Config] = {
     "paper": Config(),
     "fast": _CPU.replace(
         preset="fast", size=256, face_gaussians=10_000, mouth_gaussians=3_000, warmup_steps=400,
-        face_steps=8_000, mouth_steps=2_500, fuse_steps=6_000,
+        face_steps=12_000, mouth_steps=2_500, fuse_steps=8_000,
     ),
     "demo": _CPU.replace(
         preset="demo", size=192, face_gaussians=6_000, mouth_gaussians=1_500, warmup_steps=300,
-        face_steps=2_500, mouth_steps=800, fuse_steps=1_500, speech_steps=300,
+        face_steps=2_500, mouth_steps=800, fuse_steps=1_500,
     ),
 }  # fmt: skip
 PRESETS["tiny"] = PRESETS["demo"].replace(

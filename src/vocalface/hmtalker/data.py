@@ -254,6 +254,7 @@ def _write_frames(obs: Observations, size: int, box: tuple[int, int, int, int], 
                 if progress:
                     progress(frame.index + 1, len(obs), "frames")
     except OSError as error:
+        path.unlink(missing_ok=True)
         raise OutputError(f"cannot write the frame file: {error.strerror}", path, "free some disk space") from error
 
 
