@@ -76,7 +76,6 @@ class Config:
     lr_net: float = 5e-4
     lr_speech: float = 5e-4  # AudioNet and the mapper
     lr_attention: float = 2.5e-3
-    speech_rate: float = 1.0  # factor on both, of the face, in the stages that see pixels
     pose_steps: int = 0  # Gauss-Newton steps on a training frame's pose before each step on it
 
     # --- densification -----------------------------------------------------------------------------------------

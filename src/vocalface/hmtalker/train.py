@@ -567,9 +567,6 @@ class Trainer:
             elif name.endswith(".fuse"):
                 for group in optimiser.param_groups:
                     group["lr"] *= 0.5
-            if name.startswith("motion.face") and self.stage != "speech":
-                for group in optimiser.param_groups[1:3]:  # attention and speech
-                    group["lr"] *= self.config.speech_rate
             optimiser.step()
 
 
