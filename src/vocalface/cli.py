@@ -126,15 +126,37 @@ class Animate(Common):
     """Make a picture of a face say speech: a video with sound. Photographs, paintings, statues, cartoons."""
 
     portrait: Positional[Path]
-    speech: Positional[Path]
+    speech: Positional[Path | None] = None
     output: Output = None
     """The video (default PORTRAIT.mp4)."""
+    idle: float = 0.0
+    """No speech: so many seconds in which the portrait only blinks and breathes."""
+    face: str = "largest"
+    """Which face, when there are several: largest, its number from the left, or x,y,w,h px about it."""
+    crop: Literal["crop", "full"] = "crop"
+    """The square about head and shoulders, or the whole picture with that square put back."""
     still: bool = False
     """The head rests; lips and lids move."""
     expression_scale: float = 1.0
     """Opening of the mouth and play of the brows, 0 to 3."""
     head_scale: float = 1.0
     """Motion of the head, 0 to 3."""
+    head_style: float = 3.0
+    """How the head moves: 0 calm to 7 lively."""
+    yaw: str = ""
+    """Turn to the image's right, degrees: one angle, or several spread over the video, e.g. --yaw=-20,20."""
+    pitch: str = ""
+    """Turn downwards, degrees; as --yaw."""
+    roll: str = ""
+    """Turn clockwise, degrees; as --yaw."""
+    pose_from: Path | None = None
+    """A video whose head motion is taken, played to and fro."""
+    blink_from: Path | None = None
+    """A video whose blinks are taken, played to and fro."""
+    expnet: Path | None = None
+    """Lips by weights of your own: `train sadtalker.expnet --preset open`."""
+    posevae: Path | None = None
+    """Head by weights of your own: `train sadtalker.posevae --preset open`."""
 
 
 @dataclass(kw_only=True)
@@ -351,14 +373,26 @@ def speak(a: Speak) -> dict:
 
 
 def animate(a: Animate) -> dict:
+    from vocalface.sadtalker.direction import Direction, angles_of, blink_track, head_track, landmarks_of
     from vocalface.sadtalker.drive import animate as run
+    from vocalface.sadtalker.motion import Style
 
+    style = Style(
+        a.expression_scale, a.head_scale, a.still, a.seed, a.head_style,
+        str(a.expnet) if a.expnet else None, str(a.posevae) if a.posevae else None,
+    )  # fmt: skip
+    turns = {name: angles_of(getattr(a, name), f"--{name}") for name in ("yaw", "pitch", "roll")}
+    Direction(**turns)  # said before any video is read
+    direction = Direction(
+        **turns, head=head_track(landmarks_of(a.pose_from)) if a.pose_from else None,
+        blink=blink_track(landmarks_of(a.blink_from)) if a.blink_from else None,
+    )  # fmt: skip
     made = run(
-        a.portrait, a.speech, a.output or Path(a.portrait.stem + ".mp4"), still=a.still,
-        expression_scale=a.expression_scale, head_scale=a.head_scale, seed=a.seed, progress=reporter(a),
+        a.portrait, a.speech, a.output or Path(a.portrait.stem + ".mp4"), style=style, direction=direction, idle=a.idle,
+        face=a.face, whole=a.crop == "full", progress=reporter(a),
     )  # fmt: skip
     if made.faces > 1:
-        say(a, f"{made.faces} faces in {a.portrait}: the largest speaks")
+        say(a, f"{made.faces} faces in {a.portrait}: speaks the one by --face {a.face}")
     return {
         "video": str(made.video), "frames": made.frames, "seconds": round(made.seconds, 3), "fps": round(made.fps, 1),
         "faces": made.faces, "result": str(made.video),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +31,18 @@ class Portrait:
     image: np.ndarray  # [S, S, 3] uint8, the crop
     landmarks: np.ndarray  # [478, 3] px of the crop; z relative, smaller is nearer
     box: CropBox  # the crop in source px, for pasting back
-    faces: int  # how many were found; the largest is taken
+    faces: int  # how many were found
+    source: np.ndarray | None = None  # [H, W, 3] uint8, the uncropped picture, when it was asked for
 
 
-def load(path: Path | str, *, size: int = SIZE, search: Search | None = None) -> Portrait:
-    """The largest face of a picture, with head and shoulders.
+def load(
+    path: Path | str, *, size: int = SIZE, search: Search | None = None, face: str = "largest", keep: bool = False
+) -> Portrait:
+    """A face of a picture, with head and shoulders.
 
     Args:
+        face: "largest", a number from the left, or "x,y,w,h" in px of the picture: the face whose middle lies nearest.
+        keep: keep the uncropped picture too.
         path: PNG, JPEG or another picture; EXIF orientation is honoured, transparency lies over grey.
         size: side of the crop, px.
         search: finds faces; MediaPipe's landmarker by default.
@@ -51,9 +56,11 @@ def load(path: Path | str, *, size: int = SIZE, search: Search | None = None) ->
     if max(height, width) > LARGEST:
         raise MediaError(f"the picture has {width}x{height} px", path, f"make it at most {LARGEST} px on a side")
     if search is not None:
-        return cut(image, search, size, path)
-    with Landmarker() as landmarker:
-        return cut(image, landmarker.search, size, path)
+        made = cut(image, search, size, path, face)
+    else:
+        with Landmarker() as landmarker:
+            made = cut(image, landmarker.search, size, path, face)
+    return replace(made, source=image) if keep else made
 
 
 def over_ground(image: np.ndarray) -> np.ndarray:
@@ -68,7 +75,7 @@ def over_ground(image: np.ndarray) -> np.ndarray:
     return out
 
 
-def cut(image: np.ndarray, search: Search, size: int, path: Path | str) -> Portrait:
+def cut(image: np.ndarray, search: Search, size: int, path: Path | str, face: str = "largest") -> Portrait:
     """The portrait within an RGB picture. Raises FaceError."""
     height, width = image.shape[:2]
     shrink = min(1.0, SEARCH / max(height, width))
@@ -77,7 +84,7 @@ def cut(image: np.ndarray, search: Search, size: int, path: Path | str) -> Portr
     if not faces:
         raise FaceError("no face in this picture", path, "give one in which a face looks towards the camera")
     scale = np.array([width / small.shape[1], height / small.shape[0], width / small.shape[1]], np.float32)
-    landmarks = faces[0].landmarks * scale
+    landmarks = chosen(faces, face, 1 / scale[0], path).landmarks * scale
     tall = float(np.ptp(landmarks[:, 1]))
     if tall < LEAST_FACE:
         raise FaceError(
@@ -90,6 +97,24 @@ def cut(image: np.ndarray, search: Search, size: int, path: Path | str) -> Portr
     k = size / box.side
     points = near[0].landmarks if near else (landmarks - np.array([box.x, box.y, 0])) * k
     return Portrait(crop, np.asarray(points, np.float32), box, len(faces))
+
+
+def chosen(faces: list[Face], which: str, scale: float, path: Path | str) -> Face:
+    """One of the faces; `scale` is searched px per px of the picture. Raises FaceError."""
+    middles = np.array([face.landmarks[:, :2].mean(0) for face in faces])
+    numbers = [part.strip() for part in which.split(",")]
+    try:
+        if which == "largest":
+            return faces[0]
+        if len(numbers) == 1:
+            return faces[np.argsort(middles[:, 0])[int(which)]]
+        x, y, w, h = (float(n) * scale for n in numbers)
+        return faces[int(np.linalg.norm(middles - (x + w / 2, y + h / 2), axis=1).argmin())]
+    except (ValueError, IndexError):
+        raise FaceError(
+            f"there is no face {which!r} among {len(faces)}", path,
+            "use --face largest, 0, 1, … from the left, or x,y,w,h",
+        ) from None  # fmt: skip
 
 
 def _same(found: np.ndarray, wanted: np.ndarray, box: CropBox, size: int) -> bool:
