@@ -20,16 +20,33 @@ ORIENTATIONS = {  # EXIF's numbers as (x, y) stored -> shown
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
-def read_image(path: Path | str, alpha: bool = False) -> np.ndarray:
-    """[H, W, 3] uint8 RGB (EXIF orientation honoured), or [H, W, 4] with `alpha`. Raises MediaError."""
+LARGEST = 16384  # px, longer side: more is no picture to work on
+
+
+def read_image(path: Path | str, alpha: bool = False, reduce_to: int | None = None) -> np.ndarray:
+    """[H, W, 3] uint8 RGB (EXIF orientation honoured), or [H, W, 4] with `alpha`.
+
+    Args:
+        reduce_to: px; a picture with a longer side is reduced before it is converted, which keeps memory small.
+
+    Raises:
+        MediaError: not a picture, a damaged one, or one over 16,384 px.
+    """
     with open_container(path) as container:
         if not container.streams.video:
             raise MediaError("no picture in this file", path, "give a PNG or JPEG")
+        wide = max(container.streams.video[0].codec_context.width, container.streams.video[0].codec_context.height)
+        if wide > LARGEST:
+            raise MediaError(f"the picture has {wide} px on a side", path, f"make it at most {LARGEST} px")
         frame = next(decode(container, container.streams.video[0]), None)
         if frame is None:
             raise MediaError("the picture cannot be read (damaged)", path, "save it as PNG")
         turn = ORIENTATIONS.get(_exif_orientation(Path(path)))
         turn = orientation(frame) if turn is None else np.array(turn)
+        share = min(1.0, (reduce_to or LARGEST) / max(frame.width, frame.height))
+        if share < 1:
+            side = (max(round(frame.width * share), 1), max(round(frame.height * share), 1))
+            frame = frame.reformat(*side, interpolation="AREA")
         return Converter(frame.width, frame.height, turn, "rgba" if alpha else "rgb24")(frame)
 
 

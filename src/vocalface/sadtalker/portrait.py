@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vocalface import media
-from vocalface.errors import FaceError, MediaError
+from vocalface.errors import FaceError
 from vocalface.media.crop import resize
 from vocalface.observe.landmarks import Face, Landmarker, automatic_crop
 from vocalface.types import CropBox
@@ -17,7 +17,7 @@ from vocalface.types import CropBox
 SIZE = 512
 LEAST_FACE = 40  # px of the source
 SEARCH = 1600  # px, longer side of what the landmarker searches
-LARGEST = 8000  # px, longer side
+LARGEST = 4096  # px, longer side: a larger picture is reduced while it is read
 GROUND = 128  # grey under transparent pixels
 
 Search = Callable[[np.ndarray], list[Face]]
@@ -48,13 +48,10 @@ def load(
         search: finds faces; MediaPipe's landmarker by default.
 
     Raises:
-        MediaError: not a picture, or one over 8000 px. FaceError: no face, or one under 40 px.
+        MediaError: not a picture. FaceError: no face, or one under 40 px.
         AssetError: the landmarker's model is absent.
     """
-    image = over_ground(media.read_image(path, alpha=True))
-    height, width = image.shape[:2]
-    if max(height, width) > LARGEST:
-        raise MediaError(f"the picture has {width}x{height} px", path, f"make it at most {LARGEST} px on a side")
+    image = over_ground(media.read_image(path, alpha=True, reduce_to=LARGEST))
     if search is not None:
         made = cut(image, search, size, path, face)
     else:
