@@ -88,7 +88,7 @@ class Train(Common):
     face: str = "largest"
     """Which face, when there are several: largest, or its number from the left."""
     corpus: Path | None = None
-    """With --preset open: a folder of observations to learn from beside the generated speech."""
+    """A folder of observations: all material of sadtalker.posevae, or with --preset open beside generated speech."""
 
 
 @dataclass(kw_only=True)
@@ -260,6 +260,8 @@ def train(a: Train) -> dict:
         return train_articulation(a)
     if a.preset == "open" and str(a.clip) in ("sadtalker.expnet", "sadtalker.posevae"):
         return train_open(a)
+    if str(a.clip) == "sadtalker.posevae":
+        return train_posevae(a)
     from vocalface.hmtalker.config import preset
     from vocalface.hmtalker.head import Head
     from vocalface.hmtalker.train import choose_device
@@ -314,6 +316,35 @@ def train_open(a: Train) -> dict:
     progress.close()
     for key, value in figures.items():
         say(a, f"{key}: {value}")
+    return {"weights": str(output), "figures": figures, "result": str(output)}
+
+
+def train_posevae(a: Train) -> dict:
+    """The official PoseVAE, from the user's own observations; started by torchrun it trains on several processes."""
+    from dataclasses import replace
+
+    from vocalface import assets
+    from vocalface.sadtalker import checkpoints, train_posevae
+    from vocalface.training import distributed
+
+    if a.corpus is None:
+        raise ConfigError("no material is given", "--corpus", "give a folder of observations (vocalface observe)")
+    if a.preset not in train_posevae.PRESETS:
+        raise ConfigError(f"no preset is called {a.preset!r}", "--preset", "use open, official or tiny")
+    world = distributed.join("cuda" if a.device == "cuda" else "cpu")
+    path = assets.find("wav2lip/wav2lip.pth")
+    voice = checkpoints.load_wav2lip(path).audio_encoder.state_dict() if path else None
+    if world.leads:
+        say(a, f"voice: {'Wav2Lip, frozen' if voice else 'learns along: wav2lip.pth is not here'}")
+    progress = reporter(a)
+    output = a.output or Path("posevae.safetensors")
+    config = replace(train_posevae.PRESETS[a.preset], seed=a.seed)
+    figures = train_posevae.train(
+        list(train_posevae.clips(a.corpus)), output, config, world=world, voice=voice,
+        progress=progress.start(config.steps, "training"),
+    )  # fmt: skip
+    progress.close()
+    distributed.leave()
     return {"weights": str(output), "figures": figures, "result": str(output)}
 
 
