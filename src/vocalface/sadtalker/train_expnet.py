@@ -1,0 +1,201 @@
+"""Training of the official ExpNet (SadTalker, section 3.1): distillation, landmarks, blinks and lip reading.
+
+The target is the expression of Wav2Lip's video of the clip's first frame, which moves the lips alone; without it, the
+clip's own expression. The other terms need a face model's landmarks or a lip-reading critic and are left out without.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vocalface.errors import ConfigError, ObservationsError, OutputError
+from vocalface.sadtalker.expnet import EXPRESSIONS, ExpNet
+from vocalface.training import checkpoint
+from vocalface.training.distributed import World, alike, average, average_gradients, rows
+from vocalface.training.files import write_atomically
+from vocalface.training.loop import Loop, step_optimizers
+from vocalface.training.rng import at
+
+LEFT_EYE, RIGHT_EYE = range(36, 42), range(42, 48)  # of 68 landmarks
+
+
+@dataclass(frozen=True)
+class ExpNetConfig:
+    """Defaults are the published configuration's (batch: stretches, of all processes together)."""
+
+    steps: int = 17_700  # 300 rounds over 1,890 clips
+    batch: int = 32
+    frames: int = 5
+    lr: float = 2e-5
+    coefficients: float = 2.0
+    landmarks: float = 0.01
+    blink: float = 4.0
+    lip_reading: float = 0.01
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.frames) < 1 or self.lr <= 0:
+            raise ConfigError("steps, batch, frames and lr are positive", "ExpNetConfig", "see its defaults")
+
+
+PRESETS = {"official": ExpNetConfig(), "tiny": ExpNetConfig(steps=30, batch=4, frames=2, lr=1e-3)}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A talking face: what is heard and how it looks."""
+
+    mel: np.ndarray  # [T, 1, 80, 16]
+    expression: np.ndarray  # [T, 64] of the clip itself
+    lips: np.ndarray | None = None  # [T, 64] of Wav2Lip's video of its first frame
+
+
+@dataclass(frozen=True)
+class LandmarkModel:
+    """68 landmarks of a face seen from the front, linear in the expression."""
+
+    mean: Tensor  # [68, 2]
+    basis: Tensor  # [64, 68, 2]
+
+    def __call__(self, expression: Tensor) -> Tensor:
+        """[..., 64] -> [..., 68, 2]."""
+        return self.mean + torch.einsum("...k,kpc->...pc", expression, self.basis)
+
+
+def openness(points: Tensor) -> Tensor:
+    """How open the eyes are, height over width, mean of both: [..., 68, 2] -> [...]."""
+    ratios = []
+    for eye in (LEFT_EYE, RIGHT_EYE):
+        a, b, c, d, e, f = (points[..., k, :] for k in eye)
+        heights = (b - f).norm(dim=-1) + (c - e).norm(dim=-1)
+        ratios.append(heights / (2 * (a - d).norm(dim=-1) + 1e-8))
+    return (ratios[0] + ratios[1]) / 2
+
+
+class Trainer:
+    """The network, its optimiser, and one step.
+
+    Args:
+        voice: state dict of Wav2Lip's audio encoder, to start from; it goes on learning.
+        landmarks: of the face model that the coefficients belong to.
+        lip_reading: (expression [B, T, 64], target [B, T, 64]) -> scalar, from frozen networks.
+    """
+
+    def __init__(
+        self, material: Sequence[Clip], config: ExpNetConfig, world: World | None = None, *,
+        voice: dict | None = None, landmarks: LandmarkModel | None = None,
+        lip_reading: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:  # fmt: skip
+        self.config, self.world = config, world or World()
+        self.material = [clip for clip in material if len(clip.expression) >= config.frames]
+        if not self.material:
+            raise ObservationsError(f"no clip of {config.frames} frames", "ExpNet", "give longer clips, with sound")
+        torch.manual_seed(config.seed)
+        self.net = ExpNet().to(self.world.device)
+        if voice is not None:
+            self.net.audio_encoder.load_state_dict(voice)
+        alike(self.net, self.world)
+        self.landmarks, self.lip_reading = landmarks, lip_reading
+        self.optimiser = torch.optim.Adam(self.net.parameters(), config.lr)
+        lips = sum(clip.lips is not None for clip in self.material)
+        self.terms = {
+            "target": f"Wav2Lip's lips in {lips} of {len(self.material)} clips, else the clip's own expression",
+            "voice": "Wav2Lip's" if voice is not None else "from scratch",
+            "landmarks and blinks": "on" if landmarks else "off: no landmark model",
+            "lip reading": "on" if lip_reading else "off: no lip-reading network",
+        }
+
+    def state(self) -> dict:
+        return {"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}
+
+    def restore(self, state: dict) -> None:
+        self.net.load_state_dict(state["net"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mel windows [B, T, 1, 80, 16], reference and target [B, T, 64], blinks [B, T, 1] of a step."""
+        c = self.config
+        draw = at(c.seed, step)
+        starts, blinks = draw.random(c.batch), draw.random((c.batch, 2))
+        chosen = rows(len(self.material), c.batch, c.seed, step)
+        mine = np.array_split(np.arange(c.batch), self.world.size)[self.world.rank]
+        mel, reference, target = [], [], []
+        for row, k in zip(chosen, mine):
+            clip = self.material[row]
+            first = int(starts[k] * (len(clip.expression) - c.frames + 1))
+            part = slice(first, first + c.frames)
+            mel.append(clip.mel[part])
+            reference.append(np.broadcast_to(clip.expression[0], (c.frames, EXPRESSIONS)))
+            target.append((clip.expression if clip.lips is None else clip.lips)[part])
+        blink = np.linspace(blinks[mine, 0], blinks[mine, 1], c.frames, axis=1)[..., None]  # smooth in time
+        parts = (np.stack(mel), np.stack(reference), np.stack(target), blink)
+        return tuple(torch.from_numpy(p).float().to(self.world.device) for p in parts)
+
+    def step(self, step: int) -> dict[str, float]:
+        c = self.config
+        mel, reference, target, blink = self.batch(step)
+        if self.landmarks is None:
+            blink = torch.zeros_like(blink)  # nothing would teach what it means
+        made = self.net.train()(mel, reference, blink)
+        losses = {"coefficients": c.coefficients * (made - target).square().mean()}
+        if self.landmarks is not None:
+            points = self.landmarks(made)
+            wanted = openness(self.landmarks(reference)) * (1 - blink[..., 0])
+            losses["landmarks"] = c.landmarks * (points - self.landmarks(target)).norm(dim=-1).mean()
+            losses["blink"] = c.blink * (openness(points) - wanted).abs().mean()
+        if self.lip_reading is not None:
+            losses["lip_reading"] = c.lip_reading * self.lip_reading(made, target)
+        sum(losses.values()).backward()
+        average_gradients(self.net.parameters(), self.world)
+        step_optimizers(self.optimiser)
+        average(self.net.buffers(), self.world)  # running means of the batches
+        return {name: loss.item() for name, loss in losses.items()}
+
+
+def train(
+    trainer: Trainer, output: Path | str, *, progress=None, work: Path | None = None,
+) -> dict:  # fmt: skip
+    """Train and write `output` (safetensors, keys as in the published file); an interrupted run goes on.
+
+    Returns the number of steps, the last losses and what was learned from. Raises ConfigError, OutputError.
+    """
+    config, world, output = trainer.config, trainer.world, Path(output)
+    if output.suffix != ".safetensors":
+        better = output.with_suffix(".safetensors").name
+        raise OutputError("weights are a .safetensors file", output, f"use -o {better}")
+    told = [
+        [float(np.sum(part)) for part in (c.mel, c.expression, c.lips) if part is not None] for c in trainer.material
+    ]
+    key = hashlib.sha256(repr((config, told, trainer.terms)).encode()).hexdigest()[:16]
+    states = (work or output.with_name(f".{output.stem}.work")) / key
+    found = checkpoint.latest(states)
+    if found:
+        trainer.restore(found[1])
+    last: dict[str, float] = {}
+
+    def step(k: int) -> dict[str, float]:
+        last.update(trainer.step(k))
+        return dict(last)
+
+    def save(done: int) -> None:
+        if world.leads:
+            checkpoint.save(states, done, trainer.state(), {"config": asdict(config)})
+
+    Loop(config.steps, step, save_fn=save, progress=progress if world.leads else None).run(found[0] if found else 0)
+    if world.leads:
+        from safetensors.torch import save as to_bytes
+
+        tensors = {f"audio2exp.{k}": v.contiguous().cpu() for k, v in trainer.net.state_dict().items()}
+        write_atomically(output, to_bytes(tensors, {"kind": "audio2exp", "config": repr(config)}))
+        shutil.rmtree(states, ignore_errors=True)  # and no more: `work` may hold other things
+        if work is None and not any(states.parent.iterdir()):
+            states.parent.rmdir()
+    return {"steps": config.steps, **last, **trainer.terms}
