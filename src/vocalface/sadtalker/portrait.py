@@ -12,6 +12,7 @@ from vocalface import media
 from vocalface.errors import FaceError
 from vocalface.media.crop import resize
 from vocalface.observe.landmarks import Face, Landmarker, automatic_crop
+from vocalface.sadtalker import still
 from vocalface.types import CropBox
 
 SIZE = 512
@@ -43,7 +44,7 @@ def load(
     Args:
         face: "largest", a number from the left, or "x,y,w,h" in px of the picture: the face whose middle lies nearest.
         keep: keep the uncropped picture too.
-        path: PNG, JPEG or another picture; EXIF orientation is honoured, transparency lies over grey.
+        path: a picture, or a video (its best frame); EXIF orientation counts, transparency lies over grey.
         size: side of the crop, px.
         search: finds faces; MediaPipe's landmarker by default.
 
@@ -51,13 +52,21 @@ def load(
         MediaError: not a picture. FaceError: no face, or one under 40 px.
         AssetError: the landmarker's model is absent.
     """
-    image = over_ground(media.read_image(path, alpha=True, reduce_to=LARGEST))
-    if search is not None:
-        made = cut(image, search, size, path, face)
-    else:
+    if search is None:
         with Landmarker() as landmarker:
-            made = cut(image, landmarker.search, size, path, face)
+            return load(path, size=size, search=landmarker.search, face=face, keep=keep)
+    image = over_ground(still.picture(path, search, LARGEST))
+    made = cut(image, search, size, path, face)
     return replace(made, source=image) if keep else made
+
+
+def picked(path: Path | str, search: Search, face: str = "largest") -> tuple[np.ndarray, np.ndarray, int]:
+    """The picture [H, W, 3] uint8, the chosen face's landmarks [478, 3] in it, and how many faces there are.
+
+    Arguments and errors as of `load`.
+    """
+    image = over_ground(still.picture(path, search, LARGEST))
+    return image, *_find(image, search, path, face)
 
 
 def over_ground(image: np.ndarray) -> np.ndarray:
@@ -75,6 +84,18 @@ def over_ground(image: np.ndarray) -> np.ndarray:
 def cut(image: np.ndarray, search: Search, size: int, path: Path | str, face: str = "largest") -> Portrait:
     """The portrait within an RGB picture. Raises FaceError."""
     height, width = image.shape[:2]
+    landmarks, count = _find(image, search, path, face)
+    low, high = landmarks[:, :2].min(0), landmarks[:, :2].max(0)
+    box = automatic_crop(np.concatenate([low, high])[None], width, height)
+    crop = media.crop(image, box, size)
+    near = [face for face in search(crop) if _same(face.landmarks, landmarks, box, size)]
+    k = size / box.side
+    points = near[0].landmarks if near else (landmarks - np.array([box.x, box.y, 0])) * k
+    return Portrait(crop, np.asarray(points, np.float32), box, count)
+
+
+def _find(image: np.ndarray, search: Search, path: Path | str, face: str) -> tuple[np.ndarray, int]:
+    height, width = image.shape[:2]
     shrink = min(1.0, SEARCH / max(height, width))
     small = resize(image, max(1, round(width * shrink)), max(1, round(height * shrink))) if shrink < 1 else image
     faces = search(small)
@@ -87,13 +108,7 @@ def cut(image: np.ndarray, search: Search, size: int, path: Path | str, face: st
         raise FaceError(
             f"the face is {tall:.0f} px tall", path, f"give a picture whose face has {LEAST_FACE} px or more"
         )
-    low, high = landmarks[:, :2].min(0), landmarks[:, :2].max(0)
-    box = automatic_crop(np.concatenate([low, high])[None], width, height)
-    crop = media.crop(image, box, size)
-    near = [face for face in search(crop) if _same(face.landmarks, landmarks, box, size)]
-    k = size / box.side
-    points = near[0].landmarks if near else (landmarks - np.array([box.x, box.y, 0])) * k
-    return Portrait(crop, np.asarray(points, np.float32), box, len(faces))
+    return landmarks, len(faces)
 
 
 def chosen(faces: list[Face], which: str, scale: float, path: Path | str) -> Face:
