@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vocalface.errors import ConfigError, ObservationsError, OutputError
-from vocalface.sadtalker import checkpoints, posevae
+from vocalface.sadtalker import checkpoints, posevae, train_run
 from vocalface.sadtalker import train_posevae as t
 from vocalface.training.distributed import World
 
@@ -92,7 +92,7 @@ def test_the_file_has_the_published_keys_and_an_interrupted_run_goes_on(tmp_path
         return real(self, k)
 
     monkeypatch.setattr(t.Trainer, "step", dies)
-    monkeypatch.setattr(t, "Loop", lambda total, step, save_fn, progress: Saving(total, step, save_fn))
+    monkeypatch.setattr(train_run, "Loop", lambda total, step, save_fn, progress: Saving(total, step, save_fn))
     with pytest.raises(KeyboardInterrupt):
         t.train(material(), out, TINY)
     assert not out.exists()

@@ -6,22 +6,19 @@ clip's own expression. The other terms need a face model's landmarks or a lip-re
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vocalface.errors import ConfigError, ObservationsError, OutputError
+from vocalface.errors import ConfigError, ObservationsError
 from vocalface.sadtalker.expnet import EXPRESSIONS, ExpNet
-from vocalface.training import checkpoint
+from vocalface.sadtalker.train_run import run
 from vocalface.training.distributed import World, alike, average, average_gradients, rows
-from vocalface.training.files import write_atomically
-from vocalface.training.loop import Loop, step_optimizers
+from vocalface.training.loop import step_optimizers
 from vocalface.training.rng import at
 
 LEFT_EYE, RIGHT_EYE = range(36, 42), range(42, 48)  # of 68 landmarks
@@ -113,6 +110,9 @@ class Trainer:
             "lip reading": "on" if lip_reading else "off: no lip-reading network",
         }
 
+        sums = [[float(np.sum(p)) for p in (c.mel, c.expression, c.lips) if p is not None] for c in self.material]
+        self.told = (sums, self.terms)
+
     def state(self) -> dict:
         return {"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}
 
@@ -160,42 +160,6 @@ class Trainer:
         return {name: loss.item() for name, loss in losses.items()}
 
 
-def train(
-    trainer: Trainer, output: Path | str, *, progress=None, work: Path | None = None,
-) -> dict:  # fmt: skip
-    """Train and write `output` (safetensors, keys as in the published file); an interrupted run goes on.
-
-    Returns the number of steps, the last losses and what was learned from. Raises ConfigError, OutputError.
-    """
-    config, world, output = trainer.config, trainer.world, Path(output)
-    if output.suffix != ".safetensors":
-        better = output.with_suffix(".safetensors").name
-        raise OutputError("weights are a .safetensors file", output, f"use -o {better}")
-    told = [
-        [float(np.sum(part)) for part in (c.mel, c.expression, c.lips) if part is not None] for c in trainer.material
-    ]
-    key = hashlib.sha256(repr((config, told, trainer.terms)).encode()).hexdigest()[:16]
-    states = (work or output.with_name(f".{output.stem}.work")) / key
-    found = checkpoint.latest(states)
-    if found:
-        trainer.restore(found[1])
-    last: dict[str, float] = {}
-
-    def step(k: int) -> dict[str, float]:
-        last.update(trainer.step(k))
-        return dict(last)
-
-    def save(done: int) -> None:
-        if world.leads:
-            checkpoint.save(states, done, trainer.state(), {"config": asdict(config)})
-
-    Loop(config.steps, step, save_fn=save, progress=progress if world.leads else None).run(found[0] if found else 0)
-    if world.leads:
-        from safetensors.torch import save as to_bytes
-
-        tensors = {f"audio2exp.{k}": v.contiguous().cpu() for k, v in trainer.net.state_dict().items()}
-        write_atomically(output, to_bytes(tensors, {"kind": "audio2exp", "config": repr(config)}))
-        shutil.rmtree(states, ignore_errors=True)  # and no more: `work` may hold other things
-        if work is None and not any(states.parent.iterdir()):
-            states.parent.rmdir()
-    return {"steps": config.steps, **last, **trainer.terms}
+def train(trainer: Trainer, output: Path | str, *, progress=None, work: Path | None = None) -> dict:
+    """Train and write `output`, see `train_run.run`; also returns what was learned from."""
+    return run(trainer, "audio2exp", output, progress=progress, work=work) | trainer.terms

@@ -6,10 +6,8 @@ when its weights are given; without them it learns along, and the run says so.
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vocalface.errors import ConfigError, ObservationsError, OutputError
+from vocalface.errors import ConfigError, ObservationsError
 from vocalface.observe.speech.mel import log_mel
 from vocalface.sadtalker.framing import mel_windows
 from vocalface.sadtalker.open_corpus import head_motion, read
 from vocalface.sadtalker.posevae import BLOCK, POSE, STYLES, Audio2Pose
-from vocalface.training import checkpoint
+from vocalface.sadtalker.train_run import run
 from vocalface.training.distributed import World, alike, average, average_gradients, rows
-from vocalface.training.files import write_atomically
-from vocalface.training.loop import Loop
+from vocalface.training.loop import step_optimizers
 from vocalface.training.rng import at, torch_at
 
 STRETCH = BLOCK + 1
@@ -109,6 +106,7 @@ class Trainer:
         maker = [*self.net.netG.parameters(), *([] if self.voice_is_given else self.net.audio_encoder.parameters())]
         self.maker = torch.optim.Adam(maker, config.lr, betas=(0.9, 0.99))
         self.critic = torch.optim.Adam(self.net.netD_motion.parameters(), config.lr, betas=(0.9, 0.99))
+        self.told = ([(len(c.pose), float(c.pose.sum()), float(c.mel.sum())) for c in self.material], voice is not None)
 
     def state(self) -> dict:
         return {"net": self.net.state_dict(), "maker": self.maker.state_dict(), "critic": self.critic.state_dict()}
@@ -148,18 +146,17 @@ class Trainer:
         reg = F.mse_loss(made, residual)
         kl = -0.5 * (1 + logvar - mean.square() - logvar.exp()).sum(1).mean() / POSE / BLOCK
         gan = F.binary_cross_entropy_with_logits(fooled, torch.ones_like(fooled))
-        self.maker.zero_grad()
         (c.reg * reg + c.kl * kl + c.gan * gan).backward()
         average_gradients((p for g in self.maker.param_groups for p in g["params"]), self.world)
-        self.maker.step()
+        step_optimizers(self.maker)
         if step % c.critic_every == 0:
-            self.critic.zero_grad()
+            self.critic.zero_grad(set_to_none=True)  # what the maker's loss left
             real = net.netD_motion(reference[:, None] + residual)
             fake = net.netD_motion(reference[:, None] + made.detach())
             loss = F.binary_cross_entropy_with_logits(real, torch.ones_like(real))
             (loss + F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))).backward()
             average_gradients(net.netD_motion.parameters(), self.world)
-            self.critic.step()
+            step_optimizers(self.critic)
         average(net.buffers(), self.world)  # running means of the batches
         return {"reg": reg.item(), "kl": kl.item(), "gan": gan.item()}
 
@@ -168,40 +165,11 @@ def train(
     material: Sequence[Clip], output: Path | str, config: PoseVAEConfig | str = "official", *,
     world: World | None = None, voice: dict | None = None, progress=None, work: Path | None = None,
 ) -> dict:  # fmt: skip
-    """Train and write `output` (safetensors, keys as in the published file); an interrupted run goes on.
-
-    Returns:
-        steps, the last losses, and whether the voice's encoder was given.
+    """Train and write `output`, see `train_run.run`; also returns whether the voice's encoder was given.
 
     Raises:
-        ConfigError, ObservationsError, OutputError.
+        ObservationsError, OutputError.
     """
-    config = PRESETS[config] if isinstance(config, str) else config
-    world, output = world or World(), Path(output)
-    if output.suffix != ".safetensors":
-        better = output.with_suffix(".safetensors").name
-        raise OutputError("weights are a .safetensors file", output, f"use -o {better}")
-    trainer = Trainer(material, config, world, voice)
-    key = hashlib.sha256(repr((config, [(len(c.pose), float(c.pose.sum())) for c in trainer.material])).encode())
-    states = (work or output.with_name(f".{output.stem}.work")) / key.hexdigest()[:16]
-    found = checkpoint.latest(states)
-    if found:
-        trainer.restore(found[1])
-    last: dict[str, float] = {}
-
-    def step(k: int) -> dict[str, float]:
-        last.update(trainer.step(k))
-        return dict(last)
-
-    def save(done: int) -> None:
-        if world.leads:
-            checkpoint.save(states, done, trainer.state(), {"config": asdict(config)})
-
-    Loop(config.steps, step, save_fn=save, progress=progress if world.leads else None).run(found[0] if found else 0)
-    if world.leads:
-        from safetensors.torch import save as to_bytes
-
-        tensors = {f"audio2pose.{k}": v.contiguous().cpu() for k, v in trainer.net.state_dict().items()}
-        write_atomically(output, to_bytes(tensors, {"kind": "audio2pose", "config": repr(config)}))
-        shutil.rmtree(states.parent, ignore_errors=True)
-    return {"steps": config.steps, **last, "voice_is_given": trainer.voice_is_given}
+    trainer = Trainer(material, PRESETS[config] if isinstance(config, str) else config, world, voice)
+    made = run(trainer, "audio2pose", output, progress=progress, work=work)
+    return made | {"voice_is_given": trainer.voice_is_given}
