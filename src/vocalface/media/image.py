@@ -104,6 +104,18 @@ def encode_image(image: np.ndarray, suffix: str = ".png", quality: int = 2) -> b
     return b"".join(bytes(p) for p in [*codec.encode(frame), *codec.encode(None)])
 
 
+def decode_image(data: bytes) -> np.ndarray:
+    """What `encode_image` made of an RGB picture, a JPEG or a PNG, back to [H, W, 3] uint8. Raises MediaError."""
+    codec = av.CodecContext.create("png" if data[:4] == b"\x89PNG" else "mjpeg", "r")
+    try:
+        frames = [*codec.decode(av.Packet(data)), *codec.decode(None)]
+    except av.FFmpegError as error:
+        raise MediaError("not a picture", f"{len(data)} bytes", "make the file again") from error
+    if not frames:
+        raise MediaError("not a whole picture", f"{len(data)} bytes", "make the file again")
+    return frames[0].reformat(format="rgb24", interpolation=BICUBIC | EXACT).to_ndarray()
+
+
 def write_image(path: Path | str, image: np.ndarray) -> Path:
     """PNG or JPEG by the suffix, written whole or not at all. Raises OutputError, ConfigError."""
     path = Path(path)
