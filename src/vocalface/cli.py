@@ -129,22 +129,29 @@ class Animate(Common):
     speech: Positional[Path | None] = None
     output: Output = None
     """The video (default PORTRAIT.mp4)."""
+    renderer: Literal["mesh", "official"] = "mesh"
+    """mesh: the built-in one. official: the published SadTalker, see `vocalface fetch sadtalker`; wants a GPU."""
     idle: float = 0.0
     """No speech: so many seconds in which the portrait only blinks and breathes."""
     face: str = "largest"
     """Which face, when there are several: largest, its number from the left, or x,y,w,h px about it."""
-    crop: Literal["crop", "full"] = "crop"
-    """The square about head and shoulders, or the whole picture with that square put back."""
+    crop: Literal["crop", "full", "extcrop", "extfull", "resize"] = "crop"
+    """crop: the square about head and shoulders; full: the whole picture, that square put back. The official renderer
+    also has a wider square (extcrop, extfull) and the whole picture squeezed into one (resize)."""
     still: bool = False
     """The head rests; lips and lids move."""
     expression_scale: float = 1.0
     """Opening of the mouth and play of the brows, 0 to 3."""
     head_scale: float = 1.0
     """Motion of the head, 0 to 3."""
-    head_style: float = 3.0
-    """How the head moves: 0 calm to 7 lively."""
+    pose_style: int | None = None
+    """How the head moves: one of the published styles, 0 to 45; the built-in renderer lays them out from calm to
+    lively."""
+    head_style: float | None = None
+    """How the head moves, built-in renderer: 0 calm to 7 lively (default 3)."""
     yaw: str = ""
-    """Turn to the image's right, degrees: one angle, or several spread over the video, e.g. --yaw=-20,20."""
+    """Turn to the image's right, degrees: one angle, or several spread over the video, e.g. --yaw=-20,20. The official
+    renderer counts as its networks do."""
     pitch: str = ""
     """Turn downwards, degrees; as --yaw."""
     roll: str = ""
@@ -152,7 +159,21 @@ class Animate(Common):
     pose_from: Path | None = None
     """A video whose head motion is taken, played to and fro."""
     blink_from: Path | None = None
-    """A video whose blinks are taken, played to and fro."""
+    """A video whose blinks are taken, the eyes' alone, played to and fro."""
+    gaze: str = ""
+    """Where the eyes look: degrees to the image's right and down, e.g. --gaze=10,-5."""
+    emotion: str = ""
+    """Built-in renderer: happy, surprised, angry or tired, or less of it: happy=0.5."""
+    expression: Path | None = None
+    """Official renderer: a .npy file of 64 numbers, added to the expression coefficients."""
+    enhancer: Path | None = None
+    """Face restoration by a network of your own (.onnx, or TorchScript .pt), applied to every drawn square."""
+    enhancer_signed: bool = False
+    """The enhancer works in [-1, 1] instead of [0, 1], as GFPGAN does."""
+    size: Literal[256, 512] = 256
+    """Official renderer: which of the published weights."""
+    batch: int = 2
+    """Official renderer: frames drawn at once."""
     expnet: Path | None = None
     """Lips by weights of your own: `train sadtalker.expnet --preset open`."""
     posevae: Path | None = None
@@ -403,31 +424,82 @@ def speak(a: Speak) -> dict:
     }  # fmt: skip
 
 
-def animate(a: Animate) -> dict:
-    from vocalface.sadtalker.direction import Direction, angles_of, blink_track, head_track, landmarks_of
-    from vocalface.sadtalker.drive import animate as run
-    from vocalface.sadtalker.motion import Style
+ONLY = {  # options of `animate` that one renderer alone has
+    "official": ("expression", "size", "batch"), "mesh": ("emotion", "head_style", "expnet", "posevae"),
+}  # fmt: skip
 
+
+def animate(a: Animate) -> dict:
+    from vocalface.sadtalker.direction import angles_of
+    from vocalface.sadtalker.gaze import check as check_gaze
+
+    other = "mesh" if a.renderer == "official" else "official"
+    for name in ONLY[other]:
+        if getattr(a, name) != Animate.__dataclass_fields__[name].default:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(
+                f"the {a.renderer} renderer has no {option}", option, f"leave it out, or --renderer {other}"
+            )
+    if a.idle and a.speech is not None:
+        raise ConfigError("speech and --idle exclude each other", "--idle", "leave one of them out")
+    if not 0 <= a.idle <= 24 * 3600:
+        raise ConfigError(f"--idle {a.idle:g} is no length", "--idle", "give seconds, e.g. --idle 5")
+    turns = {name: angles_of(getattr(a, name), f"--{name}") for name in ("yaw", "pitch", "roll")}
+    shared = {
+        "idle": a.idle, "face": a.face, "progress": reporter(a),
+        "gaze": check_gaze(angles_of(a.gaze, "--gaze")) if a.gaze else None,
+    }  # fmt: skip
+    if a.enhancer:
+        from vocalface.sadtalker.enhance import load as load_enhancer
+
+        shared["enhance"] = load_enhancer(a.enhancer, a.enhancer_signed)
+    output = a.output or Path(a.portrait.stem + ".mp4")
+    made = (animate_official if a.renderer == "official" else animate_mesh)(a, output, turns, shared)
+    if made.faces > 1:
+        say(a, f"{made.faces} faces in {a.portrait}: speaks the one by --face {made.face}")
+    return {
+        "video": str(made.video), "frames": made.frames, "seconds": round(made.seconds, 3), "fps": round(made.fps, 1),
+        "renderer": a.renderer, "faces": made.faces, "face": made.face, "result": str(made.video),
+    }  # fmt: skip
+
+
+def animate_mesh(a: Animate, output: Path, turns: dict, shared: dict):
+    from vocalface.sadtalker.direction import Direction, blink_track, head_track, landmarks_of
+    from vocalface.sadtalker.drive import animate as run
+    from vocalface.sadtalker.emotion import parse
+    from vocalface.sadtalker.motion import Style, style_of
+
+    if a.crop not in ("crop", "full"):
+        raise ConfigError(f"the built-in renderer has no crop {a.crop!r}", "--crop", "use --crop crop or --crop full")
     style = Style(
-        a.expression_scale, a.head_scale, a.still, a.seed, a.head_style,
+        a.expression_scale, a.head_scale, a.still, a.seed, style_of(a.pose_style, a.head_style),
         str(a.expnet) if a.expnet else None, str(a.posevae) if a.posevae else None,
     )  # fmt: skip
-    turns = {name: angles_of(getattr(a, name), f"--{name}") for name in ("yaw", "pitch", "roll")}
+    turns["mood"] = parse(a.emotion)
     Direction(**turns)  # said before any video is read
     direction = Direction(
         **turns, head=head_track(landmarks_of(a.pose_from)) if a.pose_from else None,
         blink=blink_track(landmarks_of(a.blink_from)) if a.blink_from else None,
     )  # fmt: skip
-    made = run(
-        a.portrait, a.speech, a.output or Path(a.portrait.stem + ".mp4"), style=style, direction=direction, idle=a.idle,
-        face=a.face, whole=a.crop == "full", progress=reporter(a),
+    return run(a.portrait, a.speech, output, style=style, direction=direction, whole=a.crop == "full", **shared)
+
+
+def animate_official(a: Animate, output: Path, turns: dict, shared: dict):
+    import torch
+
+    from vocalface.sadtalker.coefficients import Settings, read_expression
+    from vocalface.sadtalker.official import View
+    from vocalface.sadtalker.official import animate as run
+
+    cuda = a.device == "cuda" or (a.device == "auto" and torch.cuda.is_available())
+    settings = Settings(
+        pose_style=a.pose_style or 0, expression_scale=a.expression_scale, head_scale=a.head_scale, still=a.still,
+        seed=a.seed, expression=read_expression(a.expression) if a.expression else None,
     )  # fmt: skip
-    if made.faces > 1:
-        say(a, f"{made.faces} faces in {a.portrait}: speaks the one by --face {a.face}")
-    return {
-        "video": str(made.video), "frames": made.frames, "seconds": round(made.seconds, 3), "fps": round(made.fps, 1),
-        "faces": made.faces, "result": str(made.video),
-    }  # fmt: skip
+    return run(
+        a.portrait, a.speech, output, mode=a.crop, size=a.size, device="cuda" if cuda else "cpu", settings=settings,
+        view=View(**turns), batch=a.batch, pose_from=a.pose_from, blink_from=a.blink_from, **shared,
+    )  # fmt: skip
 
 
 def ablate(a: Ablate) -> dict:

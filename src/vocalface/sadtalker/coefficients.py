@@ -11,6 +11,7 @@ import random
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -55,6 +56,19 @@ class Settings:
             raise ConfigError(
                 f"an expression of shape {list(np.shape(self.expression))}", "--expression", "give 64 numbers"
             )
+
+
+def read_expression(path: Path | str) -> np.ndarray:
+    """[64] float32 of a .npy file. Raises ConfigError."""
+    try:
+        offset = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError("the expression cannot be read", path, "give a .npy file of 64 numbers") from error
+    if not isinstance(offset, np.ndarray) or offset.shape != (EXPRESSIONS,) or offset.dtype.kind not in "fiu":
+        raise ConfigError("these are not 64 numbers", path, "give a .npy file of 64 numbers")
+    if not np.isfinite(offset).all():
+        raise ConfigError("the expression has values that are no numbers", path, "give 64 finite numbers")
+    return offset.astype(np.float32)
 
 
 # ----------------------------------------------------------------------------------------------- voice

@@ -13,6 +13,7 @@ from vocalface.errors import ConfigError, FaceError
 from vocalface.observe.indices import EYE_LEFT, EYE_RIGHT, RIGID
 from vocalface.observe.landmarks import Face, Landmarker
 from vocalface.observe.pose import similarity_transform
+from vocalface.sadtalker.emotion import Mood
 from vocalface.sadtalker.motion import Pose
 from vocalface.types import FPS
 
@@ -28,6 +29,7 @@ class Direction:
 
     yaw, pitch, roll: key angles, spread evenly over the video and joined smoothly; they take the place of speech's.
     head, blink: of reference videos, see `head_track` and `blink_track`; played to and fro.
+    mood: see `emotion.parse`.
     """
 
     yaw: tuple[float, ...] = ()
@@ -35,6 +37,7 @@ class Direction:
     roll: tuple[float, ...] = ()
     head: np.ndarray | None = None  # [N, 5]: angles rad, shift m
     blink: np.ndarray | None = None  # [M] 0..1
+    mood: tuple[Mood, float] | None = None  # and how much of it
 
     def __post_init__(self) -> None:
         for name, limit in LARGEST_TURN.items():
@@ -56,7 +59,8 @@ class Direction:
                 blink = float(self.blink[to_and_fro(i, len(self.blink))])
             along = i / max(frames - 1, 1)
             angles = tuple(eased(k, along) if len(k) else a for k, a in zip(keys, angles))
-            yield replace(pose, angles=angles, shift=shift, blink=blink)
+            pose = replace(pose, angles=angles, shift=shift, blink=blink)
+            yield pose if self.mood is None else self.mood[0](pose, self.mood[1])
 
 
 def eased(keys: np.ndarray, along: float) -> float:
@@ -155,4 +159,3 @@ def angles_of(text: str, name: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError:
         raise ConfigError(f"{text!r} is no list of angles", name, f"give degrees, e.g. {name}=-15,0,15") from None
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -18,6 +18,8 @@ from vocalface.render.mesh import render_mesh
 from vocalface.sadtalker import ground, interior, rig
 from vocalface.sadtalker.direction import Direction
 from vocalface.sadtalker.enhance import Enhancer
+from vocalface.sadtalker.gaze import check as check_gaze
+from vocalface.sadtalker.gaze import look
 from vocalface.sadtalker.lids import Lids
 from vocalface.sadtalker.motion import Pose, Style, poses
 from vocalface.sadtalker.portrait import Portrait, Search, load
@@ -138,7 +140,8 @@ class Result:
 def animate(
     portrait: Portrait | Path | str, speech: Sound | Path | str | None, output: Path | str, *,
     style: Style | None = None, direction: Direction | None = None, idle: float = 0.0, face: str = "largest",
-    whole: bool = False, search: Search | None = None, enhance: Enhancer | None = None, progress=None,
+    whole: bool = False, search: Search | None = None, gaze: tuple[float, float] | None = None,
+    enhance: Enhancer | None = None, progress=None,
 ) -> Result:  # fmt: skip
     """Write a video of a portrait saying `speech`, its own sound muxed unchanged, to `output`.
 
@@ -150,6 +153,7 @@ def animate(
         face: which one of several speaks: "largest", a number from the left, or "x,y,w,h" px about it.
         whole: put the moving square back into the uncropped picture.
         search: finds faces; MediaPipe's landmarker by default.
+        gaze: where the eyes look, degrees to the image's right and down.
         enhance: betters each drawn square.
 
     Raises:
@@ -161,6 +165,8 @@ def animate(
     picked = portrait if isinstance(portrait, Portrait) else load(portrait, search=search, face=face, keep=whole)
     if whole and picked.source is None:
         raise ConfigError("the whole picture was not kept", "whole", "load the portrait with keep=True")
+    if gaze is not None:
+        picked = replace(picked, image=look(picked.image, picked.landmarks, check_gaze(gaze)))
     height, width = picked.source.shape[:2] if whole else picked.image.shape[:2]
 
     def images() -> Iterator[np.ndarray]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vocalface.errors import ConfigError
 from vocalface.hmtalker.drive import BLINK, Smoother
 from vocalface.observe.speech.articulatory import MOTIONS, ArticulatoryFeature
 from vocalface.sadtalker.open_expnet import OpenExpNet
@@ -52,6 +53,20 @@ class Style:
     head_style: float = 3.0  # how the head moves: 0 calm to 7 lively, styles between are mixed
     expnet: str | None = None  # other weights than those that ship: of `train sadtalker.expnet --preset open`
     posevae: str | None = None
+
+
+def style_of(pose_style: int | None, head_style: float | None) -> float:
+    """A head style 0..7 of one of the published 46, laid out from calm to lively, or given itself.
+
+    Raises ConfigError.
+    """
+    if pose_style is None:
+        return 3.0 if head_style is None else head_style
+    if head_style is not None:
+        raise ConfigError("--pose-style and --head-style say the same", "--pose-style", "leave one of them out")
+    if not 0 <= pose_style <= 45:
+        raise ConfigError(f"There is no pose style {pose_style}", "--pose-style", "choose 0 to 45")
+    return 7 * pose_style / 45
 
 
 class Blinks:

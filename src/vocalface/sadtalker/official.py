@@ -24,6 +24,8 @@ from vocalface.sadtalker.direction import LONGEST, blink_track, landmarks_of
 from vocalface.sadtalker.drive import Result, at_least, check_scales, heard, record
 from vocalface.sadtalker.enhance import Enhancer
 from vocalface.sadtalker.expnet import EXPRESSIONS
+from vocalface.sadtalker.gaze import check as check_gaze
+from vocalface.sadtalker.gaze import look
 from vocalface.sadtalker.keypoints import transform
 from vocalface.sadtalker.mapping import RADIUS, WINDOW
 from vocalface.sadtalker.open_weights import Context
@@ -93,9 +95,17 @@ class Subject:
 
 
 def subject_of(
-    path: Path | str, networks: Networks, mode: str, face: str = "largest", search: Search | None = None
+    path: Path | str,
+    networks: Networks,
+    mode: str,
+    face: str = "largest",
+    search: Search | None = None,
+    gaze: tuple[float, float] | None = None,
 ) -> Subject:
-    """The chosen face of a picture. Raises MediaError, FaceError, AssetError, ConfigError."""
+    """The chosen face of a picture, its eyes turned by `gaze` (degrees to the right and down).
+
+    Raises MediaError, FaceError, AssetError, ConfigError.
+    """
 
     def read(find: Search) -> Subject:
         picture, points, faces = picked(path, find, face)
@@ -105,7 +115,10 @@ def subject_of(
         # The published code looks for the landmarks once more, in the square.
         inside = placed(points, crop, networks.size)
         again = [f.landmarks for f in find(square) if near(f.landmarks, inside)]
-        seen = landmarks_68(again[0] if again else inside)
+        points = again[0] if again else inside
+        seen = landmarks_68(points)
+        if gaze is not None:
+            square = look(square, points, check_gaze(gaze))
         return Subject(square, coefficients_of([(square, seen)], networks.recon)[0], crop, picture, faces)
 
     if search is not None:
@@ -304,7 +317,7 @@ def animate(
     mode: str = "crop", size: int = 256, device: str = "cpu", settings: Settings | None = None,
     view: View | None = None, idle: float = 0.0, face: str = "largest", batch: int = 2,
     pose_from: Path | str | None = None, blink_from: Path | str | None = None, search: Search | None = None,
-    enhance: Enhancer | None = None, progress=None,
+    gaze: tuple[float, float] | None = None, enhance: Enhancer | None = None, progress=None,
 ) -> Result:  # fmt: skip
     """Write a video of a portrait saying `speech`, drawn by the published networks.
 
@@ -325,7 +338,7 @@ def animate(
         raise ConfigError(f"there is no crop {mode!r}", "--crop", f"choose {', '.join(MODES)}")
     networks = networks or load_networks(mode, size, device)
     spoken, count = heard(speech, idle)
-    subject = subject_of(portrait, networks, mode, face, search)
+    subject = subject_of(portrait, networks, mode, face, search, gaze)
     if pose_from is not None:
         settings = replace(settings, head=head_of(pose_from, networks, search))
     if blink_from is not None:
