@@ -14,6 +14,7 @@ _PUBLIC = {
     "train": "vocalface.hmtalker.train",
     "Head": "vocalface.hmtalker.head",
     "speak": "vocalface.hmtalker.drive",
+    "animate": "vocalface.sadtalker.drive",
     "evaluate": "vocalface.metrics.evaluate",
 }
 __all__ = ["__version__", *_PUBLIC]

@@ -66,6 +66,42 @@ def test_a_grey_picture_and_a_moving_one_give_their_first_frame(tmp_path):
     assert psnr(portraits.load(tmp_path / "m.mp4", size=SIZE, search=found).image, portrait().image) > 30
 
 
+def test_ink_is_shown_as_light(tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="needs Pillow to write CMYK")
+    image.fromarray(portrait().image).convert("CMYK").save(tmp_path / "c.jpg", quality=95)
+    loaded = portraits.load(tmp_path / "c.jpg", size=SIZE, search=found)
+    assert psnr(loaded.image, portrait().image) > 20
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
+def test_a_moving_picture_gives_its_first_frame_or_is_refused(tmp_path, suffix):
+    image = pytest.importorskip("PIL.Image", reason="needs Pillow to write moving pictures")
+    first, second = (
+        image.fromarray(np.clip(portrait().image.astype(int) - s, 0, 255).astype(np.uint8)) for s in (0, 70)
+    )
+    first.save(tmp_path / f"m.{suffix}", save_all=True, append_images=[second], duration=400)
+    if suffix == "webp":  # FFmpeg reads no moving WebP
+        with pytest.raises(MediaError, match="cannot be read"):
+            portraits.load(tmp_path / "m.webp", size=SIZE, search=found)
+        return
+    assert psnr(portraits.load(tmp_path / f"m.{suffix}", size=SIZE, search=found).image, portrait().image) > 18
+
+
+def test_a_turned_photograph_stands_upright(tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="needs Pillow to write EXIF")
+    tags = image.Exif()
+    tags[274] = 6
+    image.fromarray(np.ascontiguousarray(np.rot90(portrait().image))).save(tmp_path / "E.JPG", exif=tags, quality=95)
+    assert psnr(portraits.load(tmp_path / "E.JPG", size=SIZE, search=found).image, portrait().image) > 28
+
+
+def test_no_face_is_said_and_nothing_is_written(tmp_path):
+    picture = media.write_image(tmp_path / "p.png", portrait().image)
+    with pytest.raises(FaceError, match="no face") as error:
+        animate(picture, tone(0.5), tmp_path / "o.mp4", search=lambda image: [])
+    assert len(str(error.value).splitlines()) == 3 and [p.name for p in tmp_path.iterdir()] == ["p.png"]
+
+
 def test_transparency_lies_over_grey(tmp_path):
     image = np.dstack([portrait().image, np.full((SIZE, SIZE), 255, np.uint8)])
     image[:40, :, 3] = 0

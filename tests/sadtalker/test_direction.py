@@ -85,6 +85,13 @@ def test_a_reference_is_played_to_and_fro():
     assert [p.blink for p in made] == [0, 1] * 4
 
 
+def test_a_reference_that_turns_too_far_is_held_within_what_a_relief_shows():
+    head = np.zeros((2, 5))
+    head[:, :3] = 1.2
+    (pose,) = Direction(head=head)([Pose()], 1)
+    assert np.degrees(pose.angles) == pytest.approx((35, 25, 30), rel=0.05) and max(np.degrees(pose.angles)) <= 35
+
+
 def test_a_reference_video_of_any_rate_is_read_at_25_and_one_without_a_face_is_refused(tmp_path):
     with media.VideoWriter(tmp_path / "r.mp4", SIZE, SIZE, fps=50) as video:
         for _ in range(20):

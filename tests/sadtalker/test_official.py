@@ -293,3 +293,30 @@ def test_enhancers_that_cannot_be_used_are_said(tmp_path):
         with pytest.raises(kind) as error:
             enhance.load(tmp_path / name)
         assert len(str(error.value).splitlines()) == 3
+
+
+# ------------------------------------------------------------------------------------------------- at its published size
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["crop", "full"])
+def test_networks_of_published_size_go_the_whole_way(tmp_path, picture, parity, monkeypatch, mode):
+    """Files laid out as the published ones, with made-up weights; one frame takes a minute of CPU."""
+    from safetensors.torch import save_file
+
+    folder = tmp_path / "sadtalker"
+    folder.mkdir()
+    names = {
+        "kp_extractor": "kp_extractor_256", "generator": "generator_256", "audio2exp": "audio2exp",
+        "audio2pose": "audio2pose_full_T20", "face_3drecon": "face_3drecon",
+    }  # fmt: skip
+    whole = {}
+    for prefix, fixture in names.items():
+        state = parity.state(fixture)
+        if prefix == "kp_extractor":
+            state.setdefault("down.weight", KPDetector().down.weight.detach().clone())
+        whole |= {f"{prefix}.{key}": value.contiguous() for key, value in state.items()}
+    save_file(whole, folder / "SadTalker_V0.0.2_256.safetensors")
+    channels, number = (73, "00109") if mode in align.PASTED else (70, "00229")
+    torch.save({"mapping": parity.state(f"mapping_{channels}")}, folder / f"mapping_{number}-model.pth.tar")
+    monkeypatch.setattr(official.assets, "path", lambda name: tmp_path / name)
+    made = official.animate(picture, humming(0.2), tmp_path / "o.mp4", mode=mode, search=found, batch=2)
+    assert made.frames == 5 and media.open_clip(made.video).width == (SIZE if mode == "full" else 256)

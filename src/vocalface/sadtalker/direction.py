@@ -54,13 +54,20 @@ class Direction:
             angles, shift, blink = pose.angles, pose.shift, pose.blink
             if self.head is not None:
                 row = self.head[to_and_fro(i, len(self.head))]
-                angles, shift = tuple(row[:3].tolist()), tuple(row[3:].tolist())
+                angles, shift = tuple(held(row[:3]).tolist()), tuple(row[3:].tolist())
             if self.blink is not None:
                 blink = float(self.blink[to_and_fro(i, len(self.blink))])
             along = i / max(frames - 1, 1)
             angles = tuple(eased(k, along) if len(k) else a for k, a in zip(keys, angles))
             pose = replace(pose, angles=angles, shift=shift, blink=blink)
             yield pose if self.mood is None else self.mood[0](pose, self.mood[1])
+
+
+def held(angles: np.ndarray) -> np.ndarray:
+    """Yaw, pitch, roll [3] rad of a reference, bent so that they never pass `LARGEST_TURN`; small ones stay."""
+    limit = np.radians(list(LARGEST_TURN.values()))
+    beyond = np.maximum(np.abs(angles) - 0.6 * limit, 0)
+    return np.sign(angles) * (np.minimum(np.abs(angles), 0.6 * limit) + 0.4 * limit * np.tanh(beyond / (0.4 * limit)))
 
 
 def eased(keys: np.ndarray, along: float) -> float:
