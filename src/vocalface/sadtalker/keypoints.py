@@ -81,9 +81,10 @@ class HEEstimator(nn.Module):
     """Head pose and expression of a picture: stage 1 of training and the older checkpoints use it, `animate` does not.
 
     The published code gives `fc_roll`'s answer as yaw and `fc_yaw`'s as roll; with those weights that is right.
+    A base width below 64 is for tests and trials.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, base: int = 64) -> None:
         super().__init__()
 
         def chain(stage: int, channels: int, count: int) -> nn.Sequential:
@@ -92,20 +93,21 @@ class HEEstimator(nn.Module):
                 blocks.add_module(f"b{stage}_{i}", ResBottleneck(channels))
             return blocks
 
-        self.conv1, self.norm1 = nn.Conv2d(3, 64, 7, 2, 3), nn.BatchNorm2d(64)
-        self.conv2, self.norm2 = nn.Conv2d(64, 256, 1), nn.BatchNorm2d(256)
-        self.block1 = chain(1, 256, 3)
-        self.conv3, self.norm3 = nn.Conv2d(256, 512, 1), nn.BatchNorm2d(512)
-        self.block2, self.block3 = ResBottleneck(512, 2), chain(3, 512, 3)
-        self.conv4, self.norm4 = nn.Conv2d(512, 1024, 1), nn.BatchNorm2d(1024)
-        self.block4, self.block5 = ResBottleneck(1024, 2), chain(5, 1024, 5)
-        self.conv5, self.norm5 = nn.Conv2d(1024, 2048, 1), nn.BatchNorm2d(2048)
-        self.block6, self.block7 = ResBottleneck(2048, 2), chain(7, 2048, 2)
-        self.fc_roll = nn.Linear(2048, BINS)
-        self.fc_pitch = nn.Linear(2048, BINS)
-        self.fc_yaw = nn.Linear(2048, BINS)
-        self.fc_t = nn.Linear(2048, 3)
-        self.fc_exp = nn.Linear(2048, 3 * KEYPOINTS)
+        a, b, c, d, e = base, 4 * base, 8 * base, 16 * base, 32 * base
+        self.conv1, self.norm1 = nn.Conv2d(3, a, 7, 2, 3), nn.BatchNorm2d(a)
+        self.conv2, self.norm2 = nn.Conv2d(a, b, 1), nn.BatchNorm2d(b)
+        self.block1 = chain(1, b, 3)
+        self.conv3, self.norm3 = nn.Conv2d(b, c, 1), nn.BatchNorm2d(c)
+        self.block2, self.block3 = ResBottleneck(c, 2), chain(3, c, 3)
+        self.conv4, self.norm4 = nn.Conv2d(c, d, 1), nn.BatchNorm2d(d)
+        self.block4, self.block5 = ResBottleneck(d, 2), chain(5, d, 5)
+        self.conv5, self.norm5 = nn.Conv2d(d, e, 1), nn.BatchNorm2d(e)
+        self.block6, self.block7 = ResBottleneck(e, 2), chain(7, e, 2)
+        self.fc_roll = nn.Linear(e, BINS)
+        self.fc_pitch = nn.Linear(e, BINS)
+        self.fc_yaw = nn.Linear(e, BINS)
+        self.fc_t = nn.Linear(e, 3)
+        self.fc_exp = nn.Linear(e, 3 * KEYPOINTS)
 
     def forward(self, image: Tensor) -> Motion:
         """[B, 3, H, W] RGB in [0, 1] -> Motion."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -31,7 +32,7 @@ class Trainer(Protocol):
 
 
 def run(trainer: Trainer, prefix: str, output: Path | str, *, progress=None, work: Path | None = None) -> dict:
-    """Train and write `output` (safetensors, keys as in the published file under `prefix`).
+    """Train and write `output` (safetensors, keys as in the published file: `prefix`, or a parent module's own).
 
     A run of the same configuration, material and given weights that was interrupted goes on.
 
@@ -67,8 +68,10 @@ def run(trainer: Trainer, prefix: str, output: Path | str, *, progress=None, wor
     if world.leads:
         from safetensors.torch import save as to_bytes
 
-        tensors = {f"{prefix}.{k}": v.contiguous().cpu() for k, v in trainer.net.state_dict().items()}
-        write_atomically(output, to_bytes(tensors, {"kind": prefix, "config": repr(config)}))
+        net = trainer.net
+        names = "" if isinstance(net, nn.ModuleDict) else f"{prefix}."  # of several networks, each under its name
+        tensors = {f"{names}{k}": v.contiguous().cpu() for k, v in net.state_dict().items()}
+        write_atomically(output, to_bytes(tensors, {"kind": prefix, "config": json.dumps(asdict(config))}))
         shutil.rmtree(states, ignore_errors=True)
         if work is None and states.parent.is_dir() and not any(states.parent.iterdir()):
             states.parent.rmdir()

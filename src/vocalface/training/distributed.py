@@ -7,16 +7,22 @@ use a network several times and with several optimisers, which a wrapper does no
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from vocalface.errors import DeviceError
+from vocalface.errors import ConfigError, DeviceError
 from vocalface.training.rng import at
+
+T = TypeVar("T")
+PATIENCE = timedelta(days=1)
+"""How long a process waits for the others: the first may be preparing a corpus; `torchrun` ends all when one fails."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,19 @@ class World:
         """Whether this process writes checkpoints and shows progress."""
         return self.rank == 0
 
+    def share(self, batch: int) -> np.ndarray:
+        """This process's places in a batch of all processes."""
+        return np.array_split(np.arange(batch), self.size)[self.rank]
+
+    def check(self, batch: int) -> None:
+        """Raises ConfigError for a batch that the processes cannot share evenly: their means would weigh unequally."""
+        if batch % self.size:
+            raise ConfigError(
+                f"a batch of {batch} cannot be shared by {self.size} processes",
+                "batch",
+                f"use a multiple of {self.size}",
+            )
+
 
 def join(device: str = "cpu") -> World:
     """Meet the other processes that `torchrun` started (gloo on the CPU, NCCL on GPUs); alone without it.
@@ -46,7 +65,7 @@ def join(device: str = "cpu") -> World:
         )  # fmt: skip
     place = f"cuda:{local}" if device == "cuda" else "cpu"
     if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
     return World(rank, size, place)
 
 
@@ -61,8 +80,7 @@ def rows(count: int, batch: int, seed: int, step: int, world: World | None = Non
     The whole batch depends on (seed, step) alone, whatever the number of processes; `batch` is that of all together.
     """
     world = world or World()
-    whole = at(seed, step, stream=7).choice(count, batch, replace=batch > count)
-    return np.array_split(whole, world.size)[world.rank]
+    return at(seed, step, stream=7).choice(count, batch, replace=batch > count)[world.share(batch)]
 
 
 def average(tensors: Iterable[Tensor | None], world: World) -> None:
@@ -94,3 +112,61 @@ def alike(module: nn.Module, world: World) -> None:
     if world.size > 1:
         for tensor in [*module.parameters(), *module.buffers()]:
             dist.broadcast(tensor.detach(), 0)
+
+
+def first_then_all(work: Callable[[], T], world: World) -> T:
+    """`work`, done by the first process alone before the others do it too: what it leaves on disk they find."""
+    out = work() if world.leads else None
+    if world.size > 1:
+        dist.barrier()
+    return out if world.leads else work()
+
+
+# ------------------------------------------------------------------------------------------------------- normalisation
+class _Mean(torch.autograd.Function):
+    """The mean over the processes; so is its gradient, since each holds one part of the loss."""
+
+    @staticmethod
+    def forward(ctx, value: Tensor, size: int) -> Tensor:
+        ctx.size = size
+        out = value.clone()
+        dist.all_reduce(out)
+        return out / size
+
+    @staticmethod
+    def backward(ctx, slope: Tensor):
+        out = slope.clone()
+        dist.all_reduce(out)
+        return out / ctx.size, None
+
+
+class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over the parts of all processes (PyTorch's own needs a GPU). The parts are of one size."""
+
+    size = 1
+
+    def _check_input_dim(self, x: Tensor) -> None: ...
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        axes, shape = [0, *range(2, x.ndim)], (1, -1, *(1,) * (x.ndim - 2))
+        mean = _Mean.apply(x.mean(axes), self.size)
+        centred = x - mean.view(shape)
+        variance = _Mean.apply(centred.square().mean(axes), self.size)
+        with torch.no_grad():
+            count = self.size * x.numel() // x.shape[1]
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / max(count - 1, 1), self.momentum)
+        return centred * (self.weight / (variance + self.eps).sqrt()).view(shape) + self.bias.view(shape)
+
+
+def synchronise(module: nn.Module, world: World) -> None:
+    """Batch norms of `module` see the batch of all processes, so that several give what one gives with all of it."""
+    if world.size == 1:
+        return
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.affine and layer.track_running_stats:
+            layer.__class__ = SharedBatchNorm  # keeps parameters, buffers and their names
+            layer.size = world.size
