@@ -85,6 +85,7 @@ def without_a_landmarker() -> None:
 
 
 def child(argv: list[str], at: tuple | None, how: str, first: tuple, said: str) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background ignores it
     with open(said, "w") as file:
         os.dup2(file.fileno(), 2)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)

@@ -70,7 +70,9 @@ def join(device: str = "cpu") -> World:
 
 
 def leave() -> None:
+    """Part from the other processes, together: gloo aborts one that still waits for a neighbour already gone."""
     if dist.is_initialized():
+        dist.barrier()
         dist.destroy_process_group()
 
 
