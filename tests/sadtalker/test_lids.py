@@ -48,3 +48,21 @@ def test_a_blink_closes_from_above_step_by_step():
     span = slice(*np.round(given.landmarks[EYE_LEFT, 1][[0, 0]] + (-12, 12)).astype(int))
     white = [(puppet.draw(Pose(blink=b))[span, x - 4 : x + 5].min(-1) > 205).sum() for b in (0.0, 0.4, 0.8, 1.0)]
     assert white[0] > white[1] > white[2] >= white[3] and white[3] == 0
+
+
+def test_lids_take_the_colours_about_them_and_leave_no_outline_of_the_lashes():
+    given = with_eyes()
+    image = given.image.copy()
+    for rim in (EYE_LEFT, EYE_RIGHT):
+        hull = cv2.convexHull(given.landmarks[rim, :2].round().astype(np.int32))
+        cv2.polylines(image, [hull], True, (30, 22, 20), 2)
+    skin = portrait().image.astype(int)
+    closed = Puppet(replace(given, image=image)).draw(Pose(blink=1.0)).astype(int)
+    for rim in (EYE_LEFT, EYE_RIGHT):
+        points = given.landmarks[rim, :2]
+        (x0, top), (x1, bottom) = points.min(0).round().astype(int), points.max(0).round().astype(int)
+        columns = slice(x0 + 4, x1 - 4)
+        over = slice(top - 5, (top + bottom) // 2 - 1)  # the lid, and where its lashes were while the eye was open
+        assert np.abs(closed[over, columns] - skin[over, columns]).max() < 40
+        rows = closed[over.stop : bottom + 4, columns].sum(-1)
+        assert (rows.min(0) < 0.75 * skin[over.stop, columns].sum(-1)).all()  # below it a line of lashes, all along

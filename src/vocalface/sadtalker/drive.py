@@ -23,6 +23,7 @@ from vocalface.sadtalker.gaze import look
 from vocalface.sadtalker.lids import Lids
 from vocalface.sadtalker.motion import Pose, Style, poses
 from vocalface.sadtalker.portrait import Portrait, Search, load
+from vocalface.sadtalker.rig import window
 from vocalface.types import FPS, SPEECH_RATE, Camera, Sound, frames_for
 
 LEAST = SPEECH_RATE // 5  # 0.2 s: shorter speech is padded
@@ -56,12 +57,12 @@ class Puppet:
         px = self.rig.project(points)
         self._mouth(out, points, px, pose)
         if pose.blink > 0:
-            self.lids.paint(out, px, pose.blink)
+            self.lids.paint(out, points, px, pose.blink)
         return out
 
-    def _skin(self, points: np.ndarray, camera: Camera, samples: int):
+    def _skin(self, points: np.ndarray, camera: Camera, samples: int, light: np.ndarray | None = None):
         return render_mesh(
-            points, self.rig.faces, camera, uv=self.rig.uv, texture=self.texture, samples=samples,
+            points, self.rig.faces, camera, uv=self.rig.uv, texture=self.texture, samples=samples, light=light,
             cutout=np.zeros(len(self.rig.faces), np.uint8),
         )  # fmt: skip
 
@@ -71,7 +72,12 @@ class Puppet:
             return
         x, y, camera = view
         spot = out[y : y + camera.height, x : x + camera.width]
-        skin = self._skin(points, camera, FINE)
+        light = None
+        if len(self.rig.seam):
+            wider = max((pose.aperture or 0.0) - self.rig.mouth.gap, 0.0) + pose.jaw
+            light = np.ones((len(points), 3), np.float32)
+            light[self.rig.seam] = 1 - 0.85 * rig.smoothstep(0, 0.004, np.float64(wider))
+        skin = self._skin(points, camera, FINE, light)
         if skin.alpha.min() >= 1:
             return
         inner = render_mesh(
@@ -79,7 +85,8 @@ class Puppet:
             samples=FINE,
         )  # fmt: skip
         # A camera that is sharp on the skin is not on the teeth behind it, and modelled edges look cut out.
-        soft = cv2.GaussianBlur(inner.color, (0, 0), self.soft)
+        inside = inner.color + (1 - inner.alpha)[..., None] * self.interior.dark
+        soft = cv2.GaussianBlur(inside, (0, 0), self.soft)
         alpha = cv2.GaussianBlur(skin.alpha, (0, 0), 0.4 * self.soft)[..., None]
         open_ = (1 - skin.alpha)[..., None]
         shade = 1 - 0.45 * np.clip(2 * alpha - 0.1, 0, 1)  # the lips shade what lies just behind them
@@ -88,16 +95,6 @@ class Puppet:
 
 def to_bytes(color: np.ndarray) -> np.ndarray:
     return (color * np.float32(255) + np.float32(0.5)).astype(np.uint8)
-
-
-def window(px: np.ndarray, camera: Camera, margin: int) -> tuple[int, int, Camera] | None:
-    """A part of the view around points [N, 2]: its corner and its own camera; None when it is out of sight."""
-    low = np.maximum(np.floor(px.min(0)).astype(int) - margin, 0)
-    high = np.minimum(np.ceil(px.max(0)).astype(int) + margin, (camera.width, camera.height))
-    if (high <= low).any():
-        return None
-    (x, y), (width, height) = low.tolist(), (high - low).tolist()
-    return x, y, Camera(camera.fx, camera.fy, camera.cx - x, camera.cy - y, width, height)
 
 
 def frames(

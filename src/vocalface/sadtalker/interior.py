@@ -13,6 +13,7 @@ from vocalface.sadtalker.rig import PARTED, Rig, smoothstep
 FRONT, LEVEL, HALF = 0.0890, body.MOUTH_LEVEL, 0.026  # of the modelled mouth: incisors' z, y of the lips, half width
 BEHIND = 0.0045  # m, incisors behind the lips' contact
 CHEEKS = (50, 280, 101, 330, 36, 266, 205, 425)
+LIPS = ((37, 267, 84, 314), (82, 312, 87, 317))  # outer and inner edges
 DOWN = {"teeth_upper": 0.0022, "teeth_lower": 0.0035}  # m, under where the model has them
 TONE = {"teeth_lower": 0.62, "tongue": 1.5, "cavity": 1.3}
 CARRIERS = {"head": 0.0, "jaw": 1.0, "jaw_half": 0.5}
@@ -27,6 +28,7 @@ class Interior:
     color: np.ndarray  # [N, 3] linear
     jaw: np.ndarray  # [N] share of the jaw's drop
     tongue: np.ndarray  # [N] bool
+    dark: np.ndarray  # [3] gamma 2, beyond everything
 
     def placed(self, rig: Rig, pose: Pose) -> np.ndarray:
         """Vertices [N, 3], camera coordinates."""
@@ -72,21 +74,30 @@ def build(rig: Rig, image: np.ndarray) -> Interior:
         jaw.append(np.full(len(v), carried))
         tongue.append(np.full(len(v), part.name == "tongue"))
         total += len(v)
+    lit = toned(np.concatenate(color), rig, image)
     return Interior(
-        np.concatenate(rest), np.concatenate(faces).astype(np.int32), toned(np.concatenate(color), rig, image),
-        np.concatenate(jaw), np.concatenate(tongue),
+        np.concatenate(rest), np.concatenate(faces).astype(np.int32), lit, np.concatenate(jaw), np.concatenate(tongue),
+        np.sqrt(np.median(lit[: len(rest[0])], axis=0)).astype(np.float32),
     )  # fmt: skip
 
 
 def toned(color: np.ndarray, rig: Rig, image: np.ndarray) -> np.ndarray:
-    """Linear colours brought to the light of the cheeks: as bright, and as colourful, as the portrait is."""
-    spots = np.clip(rig.uv[list(CHEEKS)].astype(int), 2, rig.size - 3)
-    skin = (
-        np.mean([(image[y - 2 : y + 3, x - 2 : x + 3] / 255.0).reshape(-1, 3).mean(0) for x, y in spots], axis=0) ** 2
-    )
+    """Linear colours brought to the portrait's light: as bright as its cheeks, as colourful as they or its lips are.
+
+    Pale skin alone does not make a grey mouth; a drawing in pencil does.
+    """
+    skin, lips = linear(rig.uv[list(CHEEKS)], image), linear((rig.uv[list(LIPS[0])] + rig.uv[list(LIPS[1])]) / 2, image)
     bright = float(skin.max())
-    vivid = float(np.clip((skin.max() - skin.min()) / max(skin.max(), 1e-3) / 0.45, 0, 1))
+    red = (lips[0] - lips[1:].max()) / max(lips.max(), 1e-3)
+    vivid = float(np.clip(max((bright - skin.min()) / max(bright, 1e-3), red) / 0.45, 0, 1))
     grey = color @ np.array([0.3, 0.59, 0.11])
     color = grey[:, None] + vivid * (color - grey[:, None])
     cast = (skin / max(bright, 1e-3)) ** 0.25
     return np.clip(color * cast * np.clip(1.15 * bright + 0.12, 0.15, 1.1), 0, 1)
+
+
+def linear(px: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Mean linear colour [3] about points [N, 2] of a picture [S, S, 3] uint8."""
+    spots = np.clip(px.astype(int), 2, image.shape[0] - 3)
+    around = [image[y - 2 : y + 3, x - 2 : x + 3].reshape(-1, 3).mean(0) / 255 for x, y in spots]
+    return np.mean(around, axis=0) ** 2

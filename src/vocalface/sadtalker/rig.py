@@ -35,6 +35,8 @@ OPEN_EYE = 0.14  # height over width: a narrower eye counts as closed and does n
 EYE_DEPTH = 0.004  # m, behind the lids
 LASH = 0.0035  # m, strip over the lid's edge that closes with it unstretched
 STRETCH = 0.15  # share of a blink that the skin about the eye makes; the lid itself is painted (`lids`)
+ARCH = 0.9  # an opened mouth: 0.5 is an ellipse, whose ends are boxes on lips of eleven points; 1 a parabola
+STEEPEST = 1.0  # px of depth to one px across
 FIELDS = ("jaw", "part", "close", "width", "round", "tuck", "upper", "brow", "blink")
 
 
@@ -53,6 +55,7 @@ class Rig:
     axes: np.ndarray  # [3, 3] head to camera
     origin: np.ndarray  # [3] camera
     mouth: Mouth
+    seam: np.ndarray  # vertices behind the lower lip where the portrait shows teeth; they lie in shadow
 
     def amounts(self, pose: Pose) -> np.ndarray:
         """[len(FIELDS)] of a pose."""
@@ -103,6 +106,16 @@ class Mouth:
         return u, upper - points[:, 1], points[:, 1] - lower, lower - upper
 
 
+def window(px: np.ndarray, camera: Camera, margin: float) -> tuple[int, int, Camera] | None:
+    """A part of the view around points [N, 2]: its corner and its own camera; None when it is out of sight."""
+    low = np.maximum(np.floor(px.min(0) - margin), 0).astype(int)
+    high = np.minimum(np.ceil(px.max(0) + margin), (camera.width, camera.height)).astype(int)
+    if (high <= low).any():
+        return None
+    (x, y), (width, height) = low.tolist(), (high - low).tolist()
+    return x, y, Camera(camera.fx, camera.fy, camera.cx - x, camera.cy - y, width, height)
+
+
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     """[3, 3] in head axes: yaw turns the face to the image's right, pitch down, roll clockwise."""
     (sy, sp, sr), (cy, cp, cr) = np.sin([yaw, pitch, roll]), np.cos([yaw, pitch, roll])
@@ -136,6 +149,7 @@ def build(landmarks: np.ndarray, size: int) -> Rig:
     near = camera.fx / per_metre
     points = relief(points, per_metre)
     points = np.concatenate([points, around(points, size, per_metre)])
+    points[:, 2] = gentle(points, STEEPEST)
 
     def lift(px: np.ndarray) -> np.ndarray:
         z = near + px[:, 2:] / per_metre
@@ -170,14 +184,17 @@ def build(landmarks: np.ndarray, size: int) -> Rig:
         follow = np.concatenate([follow, follow[used]])
         moved = np.zeros((len(FIELDS), len(used), 3))
         if k == len(extra) - 1:
-            moved = carried(fields, used, mouth)
+            moved = carried(local, fields, used, mouth)
         fields = np.concatenate([fields, moved], axis=1)
+    seam = np.flatnonzero(np.isin(extra[-1][0], LIP_LOWER[1:-1])) + len(local) - len(extra[-1][0])
+    if mouth.gap <= PARTED:
+        seam = seam[:0]
     tall = abs(local[152, 1] - local[10, 1])
     pivot = np.array([0.0, local[152, 1] + 0.15 * tall, local[[234, 454], 2].mean() + 0.01])
     return Rig(
         size, camera, local.astype(np.float32), points[:, :2].astype(np.float32),
         np.concatenate([faces[skin], *behind]).astype(np.int32), fields.reshape(len(FIELDS), -1).astype(np.float32),
-        follow[:, None].astype(np.float32), pivot, axes, origin, mouth,
+        follow[:, None].astype(np.float32), pivot, axes, origin, mouth, seam,
     )  # fmt: skip
 
 
@@ -189,6 +206,17 @@ def relief(points: np.ndarray, per_metre: float) -> np.ndarray:
     limit = 0.045 * per_metre
     out[:, 2] = np.where(far > 0, front + limit * np.tanh(far / limit), points[:, 2])
     return out
+
+
+def gentle(points: np.ndarray, slope: float) -> np.ndarray:
+    """Depths [N] of points [N, 3] px such that none rises faster than `slope` against any other.
+
+    A relief as steep as 1 / tan(angle) folds when it is turned by that angle, and its contour tears. Midway between the
+    least and the largest surface that obey the slope and touch the points, nothing moves that was gentle already.
+    """
+    away = slope * np.linalg.norm(points[:, None, :2] - points[None, :, :2], axis=-1)
+    z = points[:, 2]
+    return ((z[None] + away).min(1) + (z[None] - away).max(1)) / 2
 
 
 def around(points: np.ndarray, size: int, per_metre: float) -> np.ndarray:
@@ -234,11 +262,12 @@ def holes(local: np.ndarray) -> list[tuple[list[int], bool, float]]:
     return [*found, ([*LIP_UPPER, *LIP_LOWER], False, 0.0015)]
 
 
-def carried(fields: np.ndarray, used: np.ndarray, mouth: Mouth) -> np.ndarray:
+def carried(local: np.ndarray, fields: np.ndarray, used: np.ndarray, mouth: Mouth) -> np.ndarray:
     """How what is seen between the lips in the portrait moves: [fields, n, 3].
 
     Where the lips were closed it is their line, and stays with the upper lip. Where they were open it is teeth: they
-    stay with the head, and the lower edge goes half of the way with the jaw.
+    stay with the head, and the lower edge goes half of the way with the jaw; only in the corners, where there are no
+    teeth, it goes with the lips, lest it stick out when they are drawn together.
     """
     moved = np.zeros((len(FIELDS), len(used), 3))
     parted = mouth.gap > PARTED
@@ -246,10 +275,15 @@ def carried(fields: np.ndarray, used: np.ndarray, mouth: Mouth) -> np.ndarray:
         if vertex in LIP_LOWER[1:-1]:
             twin = LIP_UPPER[LIP_LOWER.index(vertex)]
             moved[:, i] = 0.5 * fields[:, vertex] if parted else fields[:, twin]
-        elif not parted:
-            moved[:, i] = fields[:, vertex]
+        elif not parted or vertex in LIP_UPPER[1:-1]:
+            moved[:, i] = fields[:, vertex]  # between the upper lip and its teeth nothing opens
     if parted:
-        moved[[FIELDS.index(n) for n in ("close", "tuck", "upper", "round", "width")]] = 0
+        corner = smoothstep(0.6, 0.95, np.abs(mouth.places(local[used])[0]))[:, None]
+        for k, name in enumerate(FIELDS):
+            if name in ("round", "width"):
+                moved[k] = corner * fields[k, used]
+            elif name in ("close", "tuck"):
+                moved[k] = 0
     return moved
 
 
@@ -274,7 +308,7 @@ def motions(p: np.ndarray, mouth: Mouth) -> np.ndarray:
     """Displacements [len(FIELDS), V, 3], metres for one unit of each of `FIELDS`."""
     u, over, under, gap = mouth.places(p)
     inside = np.abs(u) < 1
-    arch = np.sqrt(np.clip(1 - u**2, 0, 1))
+    arch = np.clip(1 - u**2, 0, 1) ** ARCH
     lower = under + gap / 2 > 0
     lower[LIP_LOWER[1:-1]], lower[LIP_UPPER] = True, False
     side = np.where(lower, 1.0, -1.0)
