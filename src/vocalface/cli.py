@@ -67,14 +67,18 @@ class Train(Common):
     """Train a talking head on one person's clip or its observations.
 
     Or a network that serves everybody: `train articulation`, the speech encoder; `train sadtalker.expnet --preset open`
-    and `train sadtalker.posevae --preset open`, lips and head of `animate`, from generated speech and your --corpus.
+    and `train sadtalker.posevae --preset open`, lips and head of `animate`, from generated speech and your CORPUS;
+    `train sadtalker.expnet|posevae|renderer|mapping CORPUS`, SadTalker's own networks (also by torchrun).
     """
 
     clip: Positional[Path]
+    """A clip, its observations, or the name of a network."""
+    material: Annotated[Positional[Path | None], tyro.conf.arg(metavar="CORPUS")] = None
+    """What a network learns from: a folder of clips, or of their observations."""
     output: Output = None
-    """The head (default CLIP.vface)."""
-    preset: str = "fast"
-    """paper, fast, demo or tiny."""
+    """The head (default CLIP.vface), or a network's weights (.safetensors)."""
+    preset: str | None = None
+    """Of a head: paper, fast (default), demo or tiny. Of a network: official (default), tiny; open."""
     size: int | None = None
     """Training resolution, px (default: the preset's)."""
     resume: bool = True
@@ -88,7 +92,11 @@ class Train(Common):
     face: str = "largest"
     """Which face, when there are several: largest, or its number from the left."""
     corpus: Path | None = None
-    """A folder of observations: all material of sadtalker.posevae, or with --preset open beside generated speech."""
+    """The same as CORPUS."""
+    coefficients: Literal["auto", "deep3d", "procedural"] = "auto"
+    """sadtalker.*: of Deep3DFaceRecon (see `vocalface fetch sadtalker`), of our own face, or whichever is here."""
+    renderer: Path | None = None
+    """sadtalker.mapping: weights of sadtalker.renderer (default: the published ones)."""
 
 
 @dataclass(kw_only=True)
@@ -276,20 +284,26 @@ def observe(a: Observe) -> dict:
     }  # fmt: skip
 
 
+HEAD_ONLY = ("size", "consent", "au_table", "face")  # options of `train` that networks have no use for
+NETWORK_ONLY = ("material", "corpus", "coefficients", "renderer")
+
+
 def train(a: Train) -> dict:
-    if str(a.clip) == "articulation":
+    name = str(a.clip)
+    network = name == "articulation" or name.startswith("sadtalker.")
+    refuse(a, HEAD_ONLY if network else NETWORK_ONLY, name if network else "a head")
+    if name == "articulation":
+        refuse(a, NETWORK_ONLY, name)
         return train_articulation(a)
-    if a.preset == "open" and str(a.clip) in ("sadtalker.expnet", "sadtalker.posevae"):
-        return train_open(a)
-    if str(a.clip) == "sadtalker.posevae":
-        return train_posevae(a)
+    if network:
+        return train_network(a)
     from vocalface.hmtalker.config import preset
     from vocalface.hmtalker.head import Head
     from vocalface.hmtalker.train import choose_device
     from vocalface.hmtalker.train import train as run
 
     choose_device(a.device)
-    config = preset(a.preset).replace(seed=a.seed, **overrides(a.set))
+    config = preset(a.preset or "fast").replace(seed=a.seed, **overrides(a.set))
     if a.size:
         config = config.replace(size=a.size)
     output = a.output or Path(f"{a.clip.name.split('.')[0]}.vface")
@@ -322,16 +336,36 @@ def train_articulation(a: Train) -> dict:
     return {"weights": str(output), "figures": figures, "result": str(output)}
 
 
-def train_open(a: Train) -> dict:
+def train_network(a: Train) -> dict:
+    """SadTalker's networks from a corpus, or the open ones of the built-in renderer; by torchrun on many processes."""
+    if a.material and a.corpus:
+        raise ConfigError("the corpus is given twice", "--corpus", "leave one of them out")
+    name, material = str(a.clip), a.material or a.corpus
+    if a.preset == "open" and name in ("sadtalker.expnet", "sadtalker.posevae"):
+        refuse(a, ("coefficients", "renderer"), f"{name} --preset open")
+        return train_open(a, name.removeprefix("sadtalker."), material)
+    from vocalface.sadtalker import trainings
+
+    progress = reporter(a)
+    made = trainings.train(
+        trainings.Request(
+            name, material, a.output, a.preset or "official", a.set, a.seed, a.device, a.resume, a.coefficients,
+            a.renderer,
+        ),
+        progress, lambda line: say(a, line),
+    )  # fmt: skip
+    return {**made, "result": made["weights"]}
+
+
+def train_open(a: Train, kind: str, material: Path | None) -> dict:
     """The open motion networks of the built-in renderer, from generated speech and the user's own observations."""
     from vocalface.sadtalker.open_corpus import settings
     from vocalface.sadtalker.open_corpus import train as run
 
-    kind = str(a.clip).removeprefix("sadtalker.")
     output = a.output or Path(f"open_{kind}.safetensors")
     progress = reporter(a)
     figures = run(
-        kind, a.corpus, output, seed=a.seed, **settings(kind, a.set),
+        kind, material, output, seed=a.seed, **settings(kind, a.set),
         progress=lambda phase, done, total: progress.count(done, total, phase),
     )  # fmt: skip
     progress.close()
@@ -340,33 +374,12 @@ def train_open(a: Train) -> dict:
     return {"weights": str(output), "figures": figures, "result": str(output)}
 
 
-def train_posevae(a: Train) -> dict:
-    """The official PoseVAE, from the user's own observations; started by torchrun it trains on several processes."""
-    from dataclasses import replace
-
-    from vocalface import assets
-    from vocalface.sadtalker import checkpoints, train_posevae
-    from vocalface.training import distributed
-
-    if a.corpus is None:
-        raise ConfigError("no material is given", "--corpus", "give a folder of observations (vocalface observe)")
-    if a.preset not in train_posevae.PRESETS:
-        raise ConfigError(f"no preset is called {a.preset!r}", "--preset", "use open, official or tiny")
-    world = distributed.join("cuda" if a.device == "cuda" else "cpu")
-    path = assets.find("wav2lip/wav2lip.pth")
-    voice = checkpoints.load_wav2lip(path).audio_encoder.state_dict() if path else None
-    if world.leads:
-        say(a, f"voice: {'Wav2Lip, frozen' if voice else 'learns along: wav2lip.pth is not here'}")
-    progress = reporter(a)
-    output = a.output or Path("posevae.safetensors")
-    config = replace(train_posevae.PRESETS[a.preset], seed=a.seed)
-    figures = train_posevae.train(
-        list(train_posevae.clips(a.corpus)), output, config, world=world, voice=voice,
-        progress=progress.start(config.steps, "training"),
-    )  # fmt: skip
-    progress.close()
-    distributed.leave()
-    return {"weights": str(output), "figures": figures, "result": str(output)}
+def refuse(a: Train, names: tuple[str, ...], who: str) -> None:
+    """Raises ConfigError for options that are set and would not be heeded."""
+    for name in names:
+        if getattr(a, name) != Train.__dataclass_fields__[name].default:
+            option = "CORPUS" if name == "material" else f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{who} has no {option}", option, "leave it out")
 
 
 def observations(source: Path, size: int, a: Train | Ablate, progress, folder: Path):
@@ -632,25 +645,11 @@ def check_device(a: Common) -> None:
 
 
 def overrides(pairs: tuple[str, ...]) -> dict:
-    """`("fusion=concat", "face_steps=2000")` -> values of the configuration's own types."""
-    import dataclasses
-
+    """`("fusion=concat", "face_steps=2000")` -> values of the head configuration's own types."""
     from vocalface.hmtalker.config import Config
+    from vocalface.training.settings import parse
 
-    defaults = {f.name: f.default for f in dataclasses.fields(Config)}
-    out: dict = {}
-    for pair in pairs:
-        key, _, value = pair.partition("=")
-        if key not in defaults:
-            raise ConfigError(f"no option is called {key!r}", f"--set {pair}", "see hmtalker/config.py for the names")
-        kind = type(defaults[key])
-        try:
-            out[key] = value.lower() in ("1", "true", "yes") if kind is bool else kind(value)
-        except ValueError:
-            raise ConfigError(
-                f"{value!r} is no {kind.__name__}", f"--set {pair}", f"e.g. {key}={defaults[key]}"
-            ) from None
-    return out
+    return parse(pairs, Config, "see hmtalker/config.py for the names")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from vocalface.errors import ObservationsError, OutputError
-from vocalface.sadtalker.train_expnet import PRESETS, Clip, LandmarkModel, Trainer, openness, train
+from vocalface.sadtalker.train_expnet import PRESETS, Clip, LandmarkModel, Trainer, openness
+from vocalface.sadtalker.train_run import run
 from vocalface.training import checkpoint
 
 TINY = PRESETS["tiny"]
@@ -42,7 +43,7 @@ def test_the_loss_falls_with_every_term_and_frozen_readers_get_no_gradient():
     reader = torch.nn.Linear(64, 4).requires_grad_(False)
     trainer = Trainer(
         [clip(), clip(1, lips=True)], TINY, landmarks=lids(),
-        lip_reading=lambda made, target: (reader(made) - reader(target)).square().mean(),
+        lip_reading=lambda made, batch: (reader(made) - reader(batch.target)).square().mean(),
     )  # fmt: skip
     losses = [trainer.step(k) for k in range(TINY.steps)]
     assert set(losses[0]) == {"coefficients", "landmarks", "blink", "lip_reading"}
@@ -53,17 +54,16 @@ def test_the_loss_falls_with_every_term_and_frozen_readers_get_no_gradient():
 
 def test_lip_only_motion_is_preferred_and_what_is_missing_is_said():
     trainer = Trainer([clip(2, lips=True)], TINY)
-    _, reference, target, _ = trainer.batch(0)
-    have = trainer.material[0]
-    assert torch.equal(reference[0, 0], torch.from_numpy(have.expression[0]))
-    assert any(np.array_equal(target[0, 0].numpy(), row) for row in have.lips)
+    batch, have = trainer.batch(0), trainer.material[0]
+    assert torch.equal(batch.reference[0, 0], torch.from_numpy(have.expression[0]))
+    assert np.array_equal(batch.target[0, 0].numpy(), have.lips[batch.places[0][1]]) and not batch.own.any()
     assert trainer.terms["landmarks and blinks"].startswith("off")
     assert set(trainer.step(0)) == {"coefficients"}
 
 
 def test_resuming_is_bit_exact(tmp_path):
     config, material = replace(TINY, steps=4), [clip()]
-    train(Trainer(material, config), tmp_path / "whole.safetensors")
+    run(Trainer(material, config), tmp_path / "whole.safetensors")
     state = Trainer(material, config)
     for k in range(2):
         state.step(k)
@@ -81,4 +81,4 @@ def test_bad_material_and_names(tmp_path):
     with pytest.raises(ObservationsError):
         Trainer([], TINY)
     with pytest.raises(OutputError):
-        train(Trainer([clip()], TINY), tmp_path / "x.pth")
+        run(Trainer([clip()], TINY), tmp_path / "x.pth")

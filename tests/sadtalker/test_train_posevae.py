@@ -92,12 +92,12 @@ def test_the_file_has_the_published_keys_and_an_interrupted_run_goes_on(tmp_path
         return real(self, k)
 
     monkeypatch.setattr(t.Trainer, "step", dies)
-    monkeypatch.setattr(train_run, "Loop", lambda total, step, save_fn, progress: Saving(total, step, save_fn))
+    monkeypatch.setattr(train_run, "Loop", lambda total, step, save_fn, **_: Saving(total, step, save_fn))
     with pytest.raises(KeyboardInterrupt):
-        t.train(material(), out, TINY)
+        train_run.run(t.Trainer(material(), TINY), out)
     assert not out.exists()
-    made = t.train(material(), out, TINY)
-    assert calls == [0, 1, 2, 2, 3] and made["steps"] == 4 and not made["voice_is_given"]
+    made = train_run.run(t.Trainer(material(), TINY), out)
+    assert calls == [0, 1, 2, 2, 3] and made["steps"] == 4
     loaded = checkpoints.load_published(out, ["audio2pose"])["audio2pose"]
     poses = loaded.generate(torch.zeros(1, 40, 1, 80, 16), torch.zeros(1, 6), 2)
     assert poses.shape == (1, 40, 6) and not list(tmp_path.glob(".*"))
@@ -118,8 +118,12 @@ class Saving:
 def test_what_cannot_be_trained_is_said(small, tmp_path):
     with pytest.raises(ObservationsError, match="33 frames"):
         t.Trainer(material(frames=20), TINY)
+    with pytest.raises(ObservationsError, match="47 speakers"):
+        t.Trainer([t.Clip(c.mel, c.pose, k) for c in material(1) for k in range(47)], TINY)
+    with pytest.raises(ConfigError, match="cannot be shared"):
+        t.Trainer(material(), TINY, World(0, 4))
     with pytest.raises(OutputError, match="safetensors"):
-        t.train(material(), tmp_path / "x.pth", TINY)
+        train_run.run(t.Trainer(material(), TINY), tmp_path / "x.pth")
     with pytest.raises(ConfigError):
         t.PoseVAEConfig(batch=0)
 

@@ -130,17 +130,38 @@ def load_published(
 
 
 def load_mapping(path: str | Path, *, training: bool = False) -> MappingNet:
-    """MappingNet of a mapping_*.pth.tar; the file decides between 70 and 73 channels.
+    """MappingNet of a mapping_*.pth.tar, or of `train sadtalker.mapping`; the file decides between 70 and 73 channels.
+
+    Alignment coefficients that were learned are the same in every frame: they become a part of the bias, which leaves
+    70 channels.
 
     Raises:
         AssetError: no such file, not weights alone, or keys that do not fit.
     """
     path = _existing(path)
-    state = _entry(path, "mapping")
+    ours = path.suffix == ".safetensors"
+    state, learned = _trained_mapping(path) if ours else (_entry(path, "mapping"), None)
     first = state.get("first.0.weight")
     if first is None or first.ndim != 3:
         raise _misfit("MappingNet", path, KeyReport(missing=("first.0.weight",)))
-    return _build("MappingNet", lambda: MappingNet(first.shape[1]), state, path, training)
+    if learned is not None:
+        state["first.0.bias"] = state["first.0.bias"] + first[:, -len(learned) :].sum(-1) @ learned
+        first = state["first.0.weight"] = first[:, : -len(learned)].contiguous()
+    width = {"width": len(first)} if ours else {}  # that of published files is known
+    return _build("MappingNet", lambda: MappingNet(first.shape[1], **width), state, path, training)
+
+
+def _trained_mapping(path: Path) -> tuple[dict[str, Tensor], Tensor | None]:
+    """State dict of `train sadtalker.mapping`, and its learned alignment [3]."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("kind") != "sadtalker.mapping":
+                raise AssetError("these are no weights of sadtalker.mapping", path, "vocalface train sadtalker.mapping")
+            names = [k for k in file.keys() if k.startswith("mapping.")]  # noqa: SIM118
+            state = {k.removeprefix("mapping."): file.get_tensor(k) for k in names}
+            return state, file.get_tensor("alignment") if "alignment" in file.keys() else None  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise AssetError(f"Not a safetensors file ({error})", path, "vocalface train sadtalker.mapping") from error
 
 
 def load_older(

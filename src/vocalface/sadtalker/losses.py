@@ -112,14 +112,14 @@ def keypoint_prior(keypoints: Tensor, apart: float = 0.1) -> Tensor:
 
 
 def head_pose(motion: Motion, angles: Tensor) -> Tensor:
-    """Mean difference of the head's angles, degrees; `angles` [B, 3] yaw, pitch, roll."""
+    """L1 distance of the head's angles, degrees, the three together; `angles` [B, 3] yaw, pitch, roll."""
     found = torch.stack([degrees(motion.yaw), degrees(motion.pitch), degrees(motion.roll)], 1)
-    return (found - angles).abs().mean()
+    return (found - angles).abs().sum(1).mean()
 
 
 def deformation_prior(motion: Motion) -> Tensor:
-    """Expression offsets are small."""
-    return motion.exp.abs().mean()
+    """Expression offsets are small: L1 norm of the 45."""
+    return motion.exp.abs().sum(1).mean()
 
 
 class Warp:

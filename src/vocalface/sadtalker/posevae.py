@@ -152,11 +152,14 @@ class PoseVAE(nn.Module):
         reference: Tensor,
         voice: Tensor,
         style: Tensor,
-        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Residual re-made [B, 32, 6], mean and log-variance [B, 64]; shapes of the arguments as in PoseEncoder."""
+        """Residual re-made [B, 32, 6], mean and log-variance [B, 64]; shapes of the arguments as in PoseEncoder.
+
+        `noise` [B, 64] of variance 1 is drawn when absent.
+        """
         mean, logvar = self.encoder(residual, reference, voice, style)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        noise = torch.randn_like(mean) if noise is None else noise
         return self.decoder(mean + noise * (0.5 * logvar).exp(), reference, voice, style), mean, logvar
 
 

@@ -50,6 +50,7 @@ class FaceVid2VidConfig:
     deformation: float = 5.0
     augment: bool = True
     seed: int = 0
+    checkpoint_seconds: float = 900.0  # 2 GB each at full size
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch) < 1 or self.lr <= 0:
@@ -139,7 +140,12 @@ class Trainer:
 
     Args:
         vgg: for the perceptual term; without it the multi-scale gradient term, and `terms` says so.
+
+    Raises:
+        ObservationsError: no run is long enough. ConfigError: a batch that the processes cannot share.
     """
+
+    kind, prefix = "sadtalker.renderer", ""
 
     def __init__(
         self, material: Sequence[Faces], config: FaceVid2VidConfig, world: World | None = None, *,
@@ -159,7 +165,7 @@ class Trainer:
         self.critics = list(self.net["discriminator"].parameters())
         self.maker = torch.optim.Adam(self.makers, config.lr, betas=(0.5, 0.999))
         self.critic = torch.optim.Adam(self.critics, config.lr, betas=(0.5, 0.999))
-        self.terms = {"perceptual": self.perceptual.name}
+        self.terms = {"perceptual": self.perceptual.name, "head pose": "the coefficients' angles"}
         self.told = (told(self.material), self.terms)
 
     def state(self) -> dict:

@@ -3,8 +3,9 @@
 Keypoint detector, generator and pose estimator of stage 1 are frozen. Two frames of one run: their windows of
 coefficients are to give the estimator's keypoints, and the picture of the second from the first.
 
-Alignment: besides pose and expression, the coefficients of a picture hold scale and place of its alignment. The renderer
+Alignment: besides pose and expression, the coefficients of a picture hold scale and place of its alignment. The network
 may go without them, or take them as given, fixed to the portrait's, or learned (the ablation of the paper's renderer).
+Learned ones are the same for every portrait and so no more than a bias: `checkpoints.load_mapping` makes them one.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from torch import Tensor, nn
 from vocalface.errors import AssetError, ConfigError, ObservationsError
 from vocalface.nn.spade import fold_spectral_norm
 from vocalface.sadtalker import losses
+from vocalface.sadtalker.discriminator import MultiScaleDiscriminator
 from vocalface.sadtalker.facevid2vid import OcclusionAwareSPADEGenerator
 from vocalface.sadtalker.framing import coefficient_window
 from vocalface.sadtalker.keypoints import HEEstimator, KPDetector, transform
-from vocalface.sadtalker.mapping import MappingNet
+from vocalface.sadtalker.mapping import MappingNet, Motion
 from vocalface.sadtalker.train_facevid2vid import Faces, FaceVid2VidConfig, frames_of, picture, told
-from vocalface.training.distributed import World, alike, average_gradients, rows
+from vocalface.training.distributed import World, alike, average, average_gradients, rows
 from vocalface.training.loop import step_optimizers
 from vocalface.training.rng import at
 
@@ -51,7 +53,12 @@ class MappingConfig:
     pixel: float = 10.0
     perceptual: float = 10.0
     keypoints: float = 10.0
+    gan: float = 1.0
+    matching: float = 10.0
+    critic_base: int = 32
+    critic_blocks: int = 4
     seed: int = 0
+    checkpoint_seconds: float = 300.0
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.width) < 1 or self.lr <= 0:
@@ -62,7 +69,10 @@ class MappingConfig:
             )
 
 
-PRESETS = {"official": MappingConfig(), "tiny": MappingConfig(steps=40, batch=2, lr=1e-3, width=32)}
+PRESETS = {
+    "official": MappingConfig(),
+    "tiny": MappingConfig(steps=40, batch=2, lr=1e-3, width=32, critic_base=8, critic_blocks=2),
+}
 
 
 @dataclass(frozen=True)
@@ -83,24 +93,27 @@ class Renderer:
 
 
 def load_renderer(path: Path | str) -> Renderer:
-    """Of `train sadtalker.facevid2vid`, or of a published SadTalker_*.safetensors.
+    """Of `train sadtalker.renderer`, or of a published SadTalker_*.safetensors.
 
     Raises:
         AssetError: no such file, or neither of both.
     """
     path = Path(path)
     if not path.is_file():
-        raise AssetError("the renderer's weights are not there", path, "vocalface train sadtalker.facevid2vid FOLDER")
+        raise AssetError("the renderer's weights are not there", path, "vocalface train sadtalker.renderer CORPUS")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
     except safetensors.SafetensorError as error:
-        raise AssetError(f"not a safetensors file ({error})", path, "give weights of sadtalker.facevid2vid") from error
-    if about.get("kind") != "facevid2vid":
+        raise AssetError(f"not a safetensors file ({error})", path, "give weights of sadtalker.renderer") from error
+    if about.get("kind", "sadtalker.renderer") != "sadtalker.renderer":
+        raise AssetError(f"these are weights of {about['kind']}", path, "give weights of sadtalker.renderer")
+    if "kind" not in about:
         from vocalface.sadtalker.checkpoints import load_published
 
         found = load_published(path, ("kp_extractor", "generator"))
-        return Renderer(found["kp_extractor"], found["generator"], None, 256, _digest(found["generator"]))
+        size = 512 if "512" in path.name else 256  # the weights' shapes do not tell
+        return Renderer(found["kp_extractor"], found["generator"], None, size, _digest(found["generator"]))
     known = {f.name for f in fields(FaceVid2VidConfig)}
     c = FaceVid2VidConfig(**{k: v for k, v in json.loads(about["config"]).items() if k in known})
     state = load_file(path)
@@ -125,30 +138,36 @@ def _digest(network: nn.Module) -> str:
     return hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
 
 
-class Mapped(nn.ModuleDict):
+class Mapped(nn.Module):
     """MappingNet behind the choice of alignment."""
 
     def __init__(self, alignment: Alignment, width: int) -> None:
-        super().__init__({"mapping": MappingNet(DIRECT if alignment == "none" else ALIGNED, width)})
+        super().__init__()
+        self.mapping = MappingNet(DIRECT if alignment == "none" else ALIGNED, width)
         self.choice = alignment
         self.alignment = nn.Parameter(torch.zeros(3)) if alignment == "learned" else None
 
-    def forward(self, windows: Tensor, source: Tensor):
-        """Windows [B, 73, 27] and the source's row [B, 73] -> Motion."""
+    def forward(self, windows: Tensor, source: Tensor) -> Motion:
+        """Windows [B, 73, 27] and the portrait's own coefficients [B, 73] -> Motion of B frames."""
         if self.choice == "none":
-            return self["mapping"](windows[:, :DIRECT])
+            return self.mapping(windows[:, :DIRECT])
         if self.choice != "given":
             crop = source[:, DIRECT:] if self.choice == "fixed" else self.alignment.expand(len(windows), 3)
             windows = torch.cat([windows[:, :DIRECT], crop[..., None].expand(-1, -1, windows.shape[-1])], 1)
-        return self["mapping"](windows)
+        return self.mapping(windows)
 
 
 class Trainer:
-    """The network, its optimiser, and one step.
+    """The network, its discriminator, their optimisers, and one step.
 
     Args:
         vgg: for the perceptual term; without it the multi-scale gradient term, and `terms` says so.
+
+    Raises:
+        ObservationsError: no run is long enough. ConfigError: a batch that the processes cannot share.
     """
+
+    kind, prefix = "sadtalker.mapping", ""
 
     def __init__(
         self, material: Sequence[Faces], renderer: Renderer, config: MappingConfig, world: World | None = None, *,
@@ -160,11 +179,20 @@ class Trainer:
             raise ObservationsError("no run of two frames", "MappingNet", "give clips of talking people")
         self.world.check(config.batch)
         torch.manual_seed(config.seed)
-        self.net = Mapped(config.alignment, config.width).to(self.world.device)
+        self.mapped = Mapped(config.alignment, config.width)
+        self.net = nn.Module()  # names its parts as the published file's entries
+        self.net.mapping, self.net.alignment = self.mapped.mapping, self.mapped.alignment
+        self.adversarial = config.gan > 0 or config.matching > 0
+        if self.adversarial:
+            self.net.discriminator = MultiScaleDiscriminator(base=config.critic_base, blocks=config.critic_blocks)
+        self.net.to(self.world.device)
         alike(self.net, self.world)
         self.renderer = renderer.to(self.world.device)
         self.perceptual = losses.Perceptual(vgg).to(self.world.device)
-        self.optimiser = torch.optim.Adam(self.net.parameters(), config.lr, betas=(0.5, 0.999))
+        self.makers = list(self.mapped.parameters())
+        self.critics = list(self.net.discriminator.parameters()) if self.adversarial else []
+        self.maker = torch.optim.Adam(self.makers, config.lr, betas=(0.5, 0.999))
+        self.critic = torch.optim.Adam(self.critics, config.lr, betas=(0.5, 0.999)) if self.adversarial else None
         self.terms = {
             "perceptual": self.perceptual.name,
             "keypoints": "on" if renderer.estimator is not None else "off: the renderer has no pose estimator",
@@ -173,11 +201,14 @@ class Trainer:
         self.told = (told(self.material), self.terms, renderer.digest)
 
     def state(self) -> dict:
-        return {"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}
+        critic = self.critic.state_dict() if self.critic else None
+        return {"net": self.net.state_dict(), "maker": self.maker.state_dict(), "critic": critic}
 
     def restore(self, state: dict) -> None:
         self.net.load_state_dict(state["net"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.maker.load_state_dict(state["maker"])
+        if self.critic:
+            self.critic.load_state_dict(state["critic"])
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Pictures [B, 2, 3, S, S] and windows [B, 2, 73, 27] of source and driving frames."""
@@ -195,12 +226,14 @@ class Trainer:
 
     def step(self, step: int) -> dict[str, float]:
         c, renderer = self.config, self.renderer
-        for group in self.optimiser.param_groups:
-            group["lr"] = c.lr * (0.1 if step >= c.decay_at * c.steps else 1.0)
+        for optimiser in filter(None, (self.maker, self.critic)):
+            for group in optimiser.param_groups:
+                group["lr"] = c.lr * (0.1 if step >= c.decay_at * c.steps else 1.0)
+        self.net.train()
         images, windows = self.batch(step)
         source, driving = images.unbind(1)
         count, row = len(source), windows[:, 0, :, windows.shape[-1] // 2]
-        motions = self.net.train()(torch.cat([*windows.unbind(1)]), row.repeat(2, 1))
+        motions = self.mapped(torch.cat([*windows.unbind(1)]), row.repeat(2, 1))
         here, there = (type(motions)(*(m[part] for m in motions)) for part in (slice(count), slice(count, None)))
         with torch.no_grad():
             canonical = renderer.keypoints(source)
@@ -214,7 +247,21 @@ class Trainer:
             with torch.no_grad():
                 wanted = [transform(canonical, renderer.estimator(image)) for image in (source, driving)]
             terms["keypoints"] = c.keypoints * sum((a - b).abs().mean() for a, b in zip(moved, wanted))
+        if self.adversarial:
+            critic = self.net.discriminator.requires_grad_(False)
+            real, fake = critic(driving), critic(made)
+            terms["gan"] = c.gan * losses.fooling(fake)
+            terms["matching"] = c.matching * losses.feature_matching(real, fake)
         sum(terms.values()).backward()
-        average_gradients(self.net.parameters(), self.world)
-        step_optimizers(self.optimiser)
-        return {name: value.item() for name, value in terms.items()}
+        average_gradients(self.makers, self.world)
+        step_optimizers(self.maker)
+        values = {name: value.item() for name, value in terms.items()}
+        if self.adversarial:
+            critic.requires_grad_(True)
+            loss = losses.telling(critic(driving), critic(made.detach()))
+            loss.backward()
+            average_gradients(self.critics, self.world)
+            step_optimizers(self.critic)
+            values["critic"] = loss.item()
+        average(self.net.buffers(), self.world)
+        return values

@@ -2,13 +2,14 @@
 
 Frame 0 is the portrait's pose, frames 1..32 are learned as residuals to it. The voice's encoder is Wav2Lip's, frozen,
 when its weights are given; without them it learns along, and the run says so.
+
+L_KL is divided by the 192 numbers of a block, as the mean squared error is: both are then parts of one bound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,12 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vocalface.errors import ConfigError, ObservationsError
-from vocalface.observe.speech.mel import log_mel
-from vocalface.sadtalker.framing import mel_windows
-from vocalface.sadtalker.open_corpus import head_motion, read
-from vocalface.sadtalker.posevae import BLOCK, POSE, STYLES, Audio2Pose
-from vocalface.sadtalker.train_run import run
-from vocalface.training.distributed import World, alike, average, average_gradients, rows
+from vocalface.sadtalker.posevae import BLOCK, LATENT, POSE, STYLES, Audio2Pose
+from vocalface.sadtalker.train_run import sums
+from vocalface.training.distributed import World, alike, average, average_gradients, rows, synchronise
 from vocalface.training.loop import step_optimizers
 from vocalface.training.rng import at, torch_at
 
@@ -40,6 +38,7 @@ class PoseVAEConfig:
     gan: float = 0.7
     critic_every: int = 2
     seed: int = 0
+    checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.critic_every) < 1 or self.lr <= 0:
@@ -53,49 +52,38 @@ PRESETS = {"official": PoseVAEConfig(), "tiny": PoseVAEConfig(steps=40, batch=4,
 class Clip:
     """A talking head: what is heard and how it moves."""
 
-    mel: np.ndarray  # [T, 1, 80, 16]
-    pose: np.ndarray  # [T, 6]: pitch, yaw, roll (rad) and translation
+    mel: np.ndarray  # [T, 1, 80, 16], or what gives its slices
+    pose: np.ndarray  # [T, 6]: pitch, yaw, roll (rad) and translation, numbers 64..69 of a frame's coefficients
     style: int = 0  # the speaker's class, 0..45
 
 
-def clips(folder: Path | str) -> Iterator[Clip]:
-    """Observations (`*.obs`) in a folder as clips; each first folder under it is a speaker, a class of its own.
+class Trainer:
+    """The networks, their optimisers, and one step.
 
-    Angles are radians; translations decimetres about the clip's median, by our own tracker: weights that are trained
-    here go with poses of `vocalface observe`, published ones with those of Deep3DFaceRecon.
+    Args:
+        voice: Wav2Lip's audio encoder as a state dict; frozen then.
 
     Raises:
-        ObservationsError: nothing there, or more than 46 speakers.
+        ObservationsError: no clip is long enough, or a speaker has no class. ConfigError: a batch that the processes
+            cannot share.
     """
-    folder = Path(folder)
-    speakers = sorted({p.relative_to(folder).parts[0] for p in folder.rglob("*.obs") if p.is_dir()})
-    if len(speakers) > STYLES:
-        raise ObservationsError(
-            f"{len(speakers)} speakers, at most {STYLES} have a class", folder,
-            "put the clips of one speaker into one folder",
-        )  # fmt: skip
-    for style, name in enumerate(speakers):
-        for seen in read(folder / name if not name.endswith(".obs") else folder):
-            motion = head_motion(seen.track.head_pose)
-            pose = np.concatenate([motion[:, [1, 0, 2]], 10 * motion[:, 3:6]], axis=1)
-            yield Clip(mel_windows(log_mel(seen.sound.samples), len(pose)), pose.astype(np.float32), style)
-        if name.endswith(".obs"):
-            return  # a flat folder was read whole: one speaker
 
-
-class Trainer:
-    """The networks, their optimisers, and one step."""
+    kind, prefix = "sadtalker.posevae", "audio2pose"
 
     def __init__(
-        self, material: Sequence[Clip], config: PoseVAEConfig, world: World | None = None, voice: dict | None = None
+        self, material: Sequence[Clip], config: PoseVAEConfig, world: World | None = None, *, voice: dict | None = None
     ) -> None:
-        """voice: Wav2Lip's audio encoder as a state dict; frozen then."""
         self.config, self.world = config, world or World()
         self.material = [clip for clip in material if len(clip.pose) >= STRETCH]
         if not self.material:
+            raise ObservationsError(f"no clip of {STRETCH} frames", "PoseVAE", "give clips of at least 2 s with sound")
+        speakers = {clip.style for clip in material}
+        if not speakers <= set(range(STYLES)):
             raise ObservationsError(
-                f"no clip of {STRETCH} frames", "PoseVAE", "observe clips of at least 2 s with sound"
-            )
+                f"{len(speakers)} speakers, at most {STYLES} have a class", "PoseVAE",
+                "put the clips of one speaker into one folder, and take as many speakers",
+            )  # fmt: skip
+        self.world.check(config.batch)
         torch.manual_seed(config.seed)
         self.net = Audio2Pose().to(self.world.device)
         self.voice_is_given = voice is not None
@@ -103,10 +91,16 @@ class Trainer:
             self.net.audio_encoder.load_state_dict(voice)
             self.net.audio_encoder.requires_grad_(False)
         alike(self.net, self.world)
+        synchronise(self.net, self.world)
         maker = [*self.net.netG.parameters(), *([] if self.voice_is_given else self.net.audio_encoder.parameters())]
         self.maker = torch.optim.Adam(maker, config.lr, betas=(0.9, 0.99))
         self.critic = torch.optim.Adam(self.net.netD_motion.parameters(), config.lr, betas=(0.9, 0.99))
-        self.told = ([(len(c.pose), float(c.pose.sum()), float(c.mel.sum())) for c in self.material], voice is not None)
+        self.terms = {
+            "voice": "Wav2Lip's, frozen" if self.voice_is_given else "learns along: wav2lip.pth is not here",
+            "speakers": str(len(speakers)),
+        }
+        told = [(len(c.pose), c.style, *sums(c.mel[0:1], c.pose)) for c in self.material]
+        self.told = (told, self.terms)
 
     def state(self) -> dict:
         return {"net": self.net.state_dict(), "maker": self.maker.state_dict(), "critic": self.critic.state_dict()}
@@ -120,11 +114,10 @@ class Trainer:
         """Mel windows [B, 32, 1, 80, 16], reference [B, 6], residual [B, 32, 6] and style [B] of a step."""
         c = self.config
         starts = at(c.seed, step).random(c.batch)
-        chosen = rows(len(self.material), c.batch, c.seed, step)
-        mine = np.array_split(np.arange(c.batch), self.world.size)[self.world.rank]
+        chosen = rows(len(self.material), c.batch, c.seed, step, self.world)
         mel, reference, residual, style = [], [], [], []
-        for k in mine:
-            clip = self.material[chosen[k]]
+        for row, k in zip(chosen, self.world.share(c.batch)):
+            clip = self.material[row]
             first = int(starts[k] * (len(clip.pose) - STRETCH + 1))
             pose = clip.pose[first : first + STRETCH]
             mel.append(clip.mel[first + 1 : first + STRETCH])
@@ -139,7 +132,8 @@ class Trainer:
         if self.voice_is_given:
             net.audio_encoder.eval()
         mel, reference, residual, style = self.batch(step)
-        noise = torch_at(c.seed, step, stream=self.world.rank + 1)
+        noise = torch.randn(c.batch, LATENT, generator=torch_at(c.seed, step, stream=1))  # of all processes
+        noise = noise[torch.from_numpy(self.world.share(c.batch))].to(self.world.device)
         voice = net.voice(mel)
         made, mean, logvar = net.netG(residual, reference, voice, style, noise)
         fooled = net.netD_motion(reference[:, None] + made)
@@ -157,19 +151,5 @@ class Trainer:
             (loss + F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))).backward()
             average_gradients(net.netD_motion.parameters(), self.world)
             step_optimizers(self.critic)
-        average(net.buffers(), self.world)  # running means of the batches
+        average(net.buffers(), self.world)
         return {"reg": reg.item(), "kl": kl.item(), "gan": gan.item()}
-
-
-def train(
-    material: Sequence[Clip], output: Path | str, config: PoseVAEConfig | str = "official", *,
-    world: World | None = None, voice: dict | None = None, progress=None, work: Path | None = None,
-) -> dict:  # fmt: skip
-    """Train and write `output`, see `train_run.run`; also returns whether the voice's encoder was given.
-
-    Raises:
-        ObservationsError, OutputError.
-    """
-    trainer = Trainer(material, PRESETS[config] if isinstance(config, str) else config, world, voice)
-    made = run(trainer, "audio2pose", output, progress=progress, work=work)
-    return made | {"voice_is_given": trainer.voice_is_given}

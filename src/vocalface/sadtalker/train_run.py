@@ -5,25 +5,37 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from torch import nn
 
-from vocalface.errors import OutputError
+from vocalface.errors import ConfigError, OutputError
 from vocalface.training import checkpoint
-from vocalface.training.distributed import World
+from vocalface.training.distributed import World, agreed
 from vocalface.training.files import write_atomically
-from vocalface.training.loop import Loop
+from vocalface.training.loop import Loop, SkipStep
 
 
 class Trainer(Protocol):
-    """A network in training. `told` is what the run depends on besides its configuration: material, given weights."""
+    """A network in training.
 
+    Attributes:
+        kind: its name on the command line. prefix: of its keys in the file; "" where it is several networks, each
+            under its own name.
+        terms: what the loss is made of and what is missing, in words.
+        told: what the run depends on besides its configuration: material, given weights.
+    """
+
+    kind: str
+    prefix: str
     config: Any
     world: World
     net: nn.Module
+    terms: dict[str, str]
     told: Any
 
     def step(self, step: int) -> dict[str, float]: ...
@@ -31,48 +43,87 @@ class Trainer(Protocol):
     def restore(self, state: dict) -> None: ...
 
 
-def run(trainer: Trainer, prefix: str, output: Path | str, *, progress=None, work: Path | None = None) -> dict:
-    """Train and write `output` (safetensors, keys as in the published file: `prefix`, or a parent module's own).
+def check_output(output: Path | str) -> Path:
+    """Raises OutputError for a name that is not a weights file's, before anything is computed."""
+    output = Path(output)
+    if output.suffix != ".safetensors":
+        better = output.with_suffix(".safetensors").name
+        raise OutputError("weights are a .safetensors file", output, f"use -o {better}")
+    if output.is_dir():
+        raise OutputError("a folder has this name", output, "choose another name with -o")
+    return output
 
-    A run of the same configuration, material and given weights that was interrupted goes on.
+
+def run(
+    trainer: Trainer, output: Path | str, *, resume: bool = True, progress=None, work: Path | None = None,
+    about: dict[str, str] | None = None,
+) -> dict:  # fmt: skip
+    """Train and write `output` (safetensors, keys as in the published files).
+
+    A run of the same configuration, material and given weights that was interrupted goes on to the same bits. How often
+    checkpoints are written (`checkpoint_seconds`) is no part of that.
 
     Args:
+        resume: False begins anew.
         work: folder for the checkpoints (default: beside the output); only what is this run's own is removed from it.
+        about: more to say in the file's header.
 
     Returns:
         The number of steps and the last losses.
 
     Raises:
-        OutputError.
+        OutputError. ConfigError: processes that find different checkpoints. VocalfaceError: training diverged.
     """
-    config, world, output = trainer.config, trainer.world, Path(output)
-    if output.suffix != ".safetensors":
-        better = output.with_suffix(".safetensors").name
-        raise OutputError("weights are a .safetensors file", output, f"use -o {better}")
-    key = hashlib.sha256(repr((prefix, config, trainer.told)).encode()).hexdigest()[:16]
+    config, world, output = trainer.config, trainer.world, check_output(output)
+    same = replace(config, checkpoint_seconds=0.0)
+    key = hashlib.sha256(repr((trainer.kind, same, trainer.told)).encode()).hexdigest()[:16]
     states = (work or output.with_name(f".{output.stem}.work")) / key
-    found = checkpoint.latest(states)
+    found = checkpoint.latest(states) if resume else None
+    start = found[0] if found else 0
+    if not agreed(start, world):
+        raise ConfigError("the processes find different checkpoints", states, "give all machines one folder")
     if found:
         trainer.restore(found[1])
+    elif world.leads:
+        shutil.rmtree(states, ignore_errors=True)
     last: dict[str, float] = {}
 
     def step(k: int) -> dict[str, float]:
-        last.update(trainer.step(k))
+        buffers = [(b, b.clone()) for b in trainer.net.buffers()]
+        try:
+            last.update(trainer.step(k))
+        except SkipStep:  # what is not finite has also reached the running means
+            for now, before in buffers:
+                now.copy_(before)
+            raise
         return dict(last)
 
     def save(done: int) -> None:
         if world.leads:
             checkpoint.save(states, done, trainer.state(), {"config": asdict(config)})
 
-    Loop(config.steps, step, save_fn=save, progress=progress if world.leads else None).run(found[0] if found else 0)
+    Loop(
+        config.steps, step, save_fn=save, progress=progress if world.leads else None,
+        checkpoint_every_seconds=config.checkpoint_seconds,
+    ).run(start)  # fmt: skip
     if world.leads:
-        from safetensors.torch import save as to_bytes
-
-        net = trainer.net
-        names = "" if isinstance(net, nn.ModuleDict) else f"{prefix}."  # of several networks, each under its name
-        tensors = {f"{names}{k}": v.contiguous().cpu() for k, v in net.state_dict().items()}
-        write_atomically(output, to_bytes(tensors, {"kind": prefix, "config": json.dumps(asdict(config))}))
+        write_atomically(output, content(trainer, about or {}))
         shutil.rmtree(states, ignore_errors=True)
         if work is None and states.parent.is_dir() and not any(states.parent.iterdir()):
             states.parent.rmdir()
     return {"steps": config.steps, **last}
+
+
+def content(trainer: Trainer, about: dict[str, str]) -> bytes:
+    """The file."""
+    from safetensors.torch import save
+
+    before = f"{trainer.prefix}." if trainer.prefix else ""
+    tensors = {f"{before}{k}": v.contiguous().cpu() for k, v in trainer.net.state_dict().items()}
+    header = {"config": json.dumps(asdict(trainer.config)), "terms": json.dumps(trainer.terms)}
+    return save(tensors, {"kind": trainer.kind, **header, **about})
+
+
+def sums(*arrays: np.ndarray | None) -> Sequence[float]:
+    """What tells material from other material, for `told`."""
+    return [round(float(np.sum(a, dtype=np.float64)), 4) for a in arrays if a is not None]

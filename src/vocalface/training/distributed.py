@@ -64,6 +64,8 @@ def join(device: str = "cpu") -> World:
             "start one process for each GPU, or use --device cpu",
         )  # fmt: skip
     place = f"cuda:{local}" if device == "cuda" else "cpu"
+    if device == "cuda":
+        torch.cuda.set_device(local)  # NCCL's barrier asks for the current one
     if size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
     return World(rank, size, place)
@@ -114,6 +116,15 @@ def alike(module: nn.Module, world: World) -> None:
     if world.size > 1:
         for tensor in [*module.parameters(), *module.buffers()]:
             dist.broadcast(tensor.detach(), 0)
+
+
+def agreed(number: int, world: World) -> bool:
+    """Whether every process has the same number."""
+    if world.size == 1:
+        return True
+    ends = torch.tensor([number, -number], dtype=torch.int64, device=world.device)
+    dist.all_reduce(ends, op=dist.ReduceOp.MAX)
+    return bool(ends[0] == -ends[1])
 
 
 def first_then_all(work: Callable[[], T], world: World) -> T:

@@ -1,0 +1,238 @@
+"""The trainings of the official networks as a user starts them: from a folder of clips to a file of weights.
+
+| name | learns from | wants | goes without |
+|---|---|---|---|
+| sadtalker.expnet | speech and expression of clips | sound | Wav2Lip (lips alone, the voice's encoder), landmarks |
+| sadtalker.posevae | speech and head pose; every person is a style | sound | Wav2Lip (the voice's encoder) |
+| sadtalker.renderer | two frames of one run | | VGG-19 |
+| sadtalker.mapping | two frames of one run and their coefficients | a renderer's weights | VGG-19, its pose estimator |
+
+Started by `torchrun` the processes share each batch.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vocalface import assets
+from vocalface.errors import AssetError, ConfigError, ObservationsError, OutputError
+from vocalface.observe import corpus
+from vocalface.sadtalker import (
+    checkpoints,
+    losses,
+    teachers,
+    train_expnet,
+    train_facevid2vid,
+    train_mapping,
+    train_posevae,
+    train_run,
+)
+from vocalface.sadtalker.expnet import EXPRESSIONS
+from vocalface.sadtalker.posevae import POSE
+from vocalface.training import distributed, settings
+from vocalface.training.distributed import World
+from vocalface.training.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for."""
+
+    name: str
+    corpus: Path | None
+    output: Path | None = None  # default: NAME.safetensors
+    preset: str = "official"
+    set: tuple[str, ...] = ()
+    seed: int = 0
+    device: str = "auto"
+    resume: bool = True
+    coefficients: teachers.Choice = "auto"
+    renderer: Path | None = None  # of the mapping
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a trainer is built from."""
+
+    config: Any
+    runs: list[corpus.Run]
+    world: World
+    source: corpus.Coefficients
+    renderer: Path | None
+    progress: corpus.Progress | None
+
+
+class Windows:
+    """Mel windows of a run [T, 1, 80, 16], read when a slice is asked for."""
+
+    def __init__(self, run: corpus.Run) -> None:
+        self.run = run
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        return self.run.mel(part.start, part.stop)
+
+
+# ------------------------------------------------------------------------------------------------------------ the four
+def expnet(given: Given) -> train_expnet.Trainer:
+    wav2lip, known = wav2lip_here(), [None] * len(given.runs)
+    if wav2lip is not None:
+        known = distributed.first_then_all(
+            lambda: teachers.lips(
+                given.runs, wav2lip, given.source, device=given.world.device, progress=given.progress
+            ),
+            given.world,
+        )
+    clips = [
+        train_expnet.Clip(Windows(r), np.array(r.coefficients[:, :EXPRESSIONS]), lips)
+        for r, lips in zip(given.runs, known)
+    ]
+    return train_expnet.Trainer(
+        clips, given.config, given.world, voice=wav2lip.audio_encoder.state_dict() if wav2lip else None,
+        landmarks=teachers.landmark_model(given.source.name),
+    )  # fmt: skip
+
+
+def posevae(given: Given) -> train_posevae.Trainer:
+    wav2lip, people = wav2lip_here(), sorted({r.identity for r in given.runs})
+    clips = [
+        train_posevae.Clip(
+            Windows(r), np.array(r.coefficients[:, EXPRESSIONS : EXPRESSIONS + POSE]), people.index(r.identity)
+        )
+        for r in given.runs
+    ]
+    voice = wav2lip.audio_encoder.state_dict() if wav2lip else None
+    return train_posevae.Trainer(clips, given.config, given.world, voice=voice)
+
+
+def renderer(given: Given) -> train_facevid2vid.Trainer:
+    return train_facevid2vid.Trainer(given.runs, given.config, given.world, vgg=vgg_here())
+
+
+def mapping(given: Given) -> train_mapping.Trainer:
+    stage1 = train_mapping.load_renderer(given.renderer)
+    return train_mapping.Trainer(given.runs, stage1, given.config, given.world, vgg=vgg_here())
+
+
+@dataclass(frozen=True)
+class Training:
+    """One of the four."""
+
+    presets: Mapping[str, Any]
+    build: Callable[[Given], train_run.Trainer]
+    sound: bool = False  # clips without sound are of no use
+    renderer: bool = False  # stage 1 comes first
+
+
+TRAININGS: dict[str, Training] = {
+    "sadtalker.expnet": Training(train_expnet.PRESETS, expnet, sound=True),
+    "sadtalker.posevae": Training(train_posevae.PRESETS, posevae, sound=True),
+    "sadtalker.renderer": Training(train_facevid2vid.PRESETS, renderer),
+    "sadtalker.mapping": Training(train_mapping.PRESETS, mapping, renderer=True),
+}
+
+
+def train(asked: Request, reporter: Reporter, say: Callable[[str], None] = lambda line: None) -> dict:
+    """Prepare the corpus, train, and write the weights.
+
+    Args:
+        say: takes lines about what stands in for what; called in one process alone.
+
+    Returns:
+        weights, figures, terms, coefficients, runs, skipped.
+
+    Raises:
+        ConfigError, ObservationsError, AssetError, DeviceError, OutputError.
+    """
+    training, config, output, stage1 = checked(asked)
+    cuda = asked.device == "cuda" or (asked.device == "auto" and torch.cuda.is_available())
+    world = distributed.join("cuda" if cuda else "cpu")
+    world.check(config.batch)
+    source = teachers.coefficients(asked.coefficients, world.device)
+    progress = reporter.count if world.leads else None
+    found = distributed.first_then_all(
+        lambda: corpus.prepare(asked.corpus, coefficients=source, progress=progress), world
+    )
+    runs = [r for r in found.training if r.has_sound or not training.sound]
+    if not runs:
+        raise ObservationsError(
+            f"no clip for {asked.name} has sound", asked.corpus, "give clips of talking people with their sound"
+        )
+    trainer = training.build(Given(config, runs, world, source, stage1, progress))
+    about = {"coefficients": source.name}
+    if world.leads:
+        for key, value in (about | trainer.terms).items():
+            say(f"{key}: {value}")
+        for name, reason in found.skipped.items():
+            say(f"left out {name}: {reason}")
+    bar = reporter.start(config.steps, "training") if world.leads else None
+    figures = train_run.run(trainer, output, resume=asked.resume, progress=bar, about=about)
+    reporter.close()
+    distributed.leave()
+    return {
+        "weights": str(output), "figures": figures, "terms": trainer.terms, **about, "runs": len(runs),
+        "skipped": found.skipped,
+    }  # fmt: skip
+
+
+def checked(asked: Request) -> tuple[Training, Any, Path, Path | None]:
+    """Training, configuration, output and stage 1's weights, before anything is computed."""
+    training = TRAININGS.get(asked.name)
+    if training is None:
+        raise ConfigError(f"there is no network {asked.name!r}", "vocalface train", f"use {', '.join(TRAININGS)}")
+    if asked.preset not in training.presets:
+        own = ["open"] if asked.name in ("sadtalker.expnet", "sadtalker.posevae") else []
+        raise ConfigError(
+            f"no preset is called {asked.preset!r}", "--preset", f"use {', '.join([*training.presets, *own])}"
+        )
+    config = training.presets[asked.preset]
+    config = replace(config, **{"seed": asked.seed, **settings.parse(asked.set, type(config))})
+    if asked.corpus is None:
+        raise ConfigError(
+            "no material is given", "CORPUS", f"vocalface train {asked.name} FOLDER, a folder of clips"
+        )  # fmt: skip
+    output = asked.output or Path(f"{asked.name.removeprefix('sadtalker.')}.safetensors")
+    check_writable(train_run.check_output(output))
+    if asked.renderer is not None and not training.renderer:
+        raise ConfigError(f"{asked.name} takes no renderer", "--renderer", "leave it out")
+    stage1 = (asked.renderer or assets.find(teachers.RECON)) if training.renderer else None
+    if training.renderer and stage1 is None:
+        raise AssetError(
+            "the mapping moves a renderer, whose weights are not given", "--renderer",
+            f"vocalface train sadtalker.renderer {asked.corpus}, or vocalface fetch sadtalker",
+        )  # fmt: skip
+    return training, config, output, stage1
+
+
+def check_writable(output: Path) -> None:
+    """Raises OutputError before hours of training."""
+    folder = output.parent
+    if not folder.is_dir():
+        raise OutputError("the output folder does not exist", folder, f"mkdir -p {folder}")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OutputError(f"the output folder is not writable ({error.strerror})", folder, "choose another") from error
+
+
+# ----------------------------------------------------------------------------------------------------- what may be here
+def wav2lip_here():
+    path = assets.find(teachers.WAV2LIP)
+    return checkpoints.load_wav2lip(path) if path else None
+
+
+def vgg_here() -> losses.Vgg19 | None:
+    path = assets.find(losses.VGG19)
+    if path is None:
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken pickle can make torch raise anything
+        raise AssetError("not a checkpoint of weights alone", path, f"vocalface fetch {losses.VGG19}") from error
+    return losses.Vgg19().load_published(state)
