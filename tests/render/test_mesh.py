@@ -7,7 +7,7 @@ import pytest
 
 from vocalface.errors import ConfigError
 from vocalface.render import native
-from vocalface.render.mesh import render_mesh
+from vocalface.render.mesh import render_mesh, warp
 from vocalface.types import Camera
 
 CAMERA = Camera(60.0, 60.0, 24.0, 20.0, 48, 40)
@@ -131,3 +131,50 @@ def test_a_face_that_names_no_vertex_is_refused():
     vertices, _ = quad(1.0)
     with pytest.raises(ConfigError):
         render_mesh(vertices, np.array([[0, 1, 4]]), CAMERA)
+
+
+def sheet(rng, bent=0.0):
+    """A picture on a sheet that covers the view, with a hole; its camera's size."""
+    x, y = np.meshgrid(np.linspace(0, CAMERA.width, 9), np.linspace(0, CAMERA.height, 8))
+    z = 1 + bent * np.sin(x / 9) * np.cos(y / 7)
+    vertices = np.stack([(x - CAMERA.cx) * z / CAMERA.fx, (y - CAMERA.cy) * z / CAMERA.fy, z], -1).reshape(-1, 3)
+    uv = np.stack([x, y], -1).reshape(-1, 2)
+    corner = np.arange(8 * 9).reshape(8, 9)[:-1, :-1].ravel()
+    faces = np.concatenate(
+        [np.stack([corner, corner + 1, corner + 10], 1), np.stack([corner, corner + 10, corner + 9], 1)]
+    )
+    texture = rng.integers(0, 256, (CAMERA.height, CAMERA.width, 4), np.uint8)
+    under = rng.integers(0, 256, (CAMERA.height, CAMERA.width, 3), np.uint8)
+    return vertices, faces[:-9], uv, texture, under
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_sheet_at_rest_is_its_picture_over_the_ground_by_its_alpha(backend):
+    vertices, faces, uv, texture, under = sheet(np.random.default_rng(3))
+    drawn = warp(vertices, faces, CAMERA, uv=uv, texture=texture, under=under, backend=backend).astype(int)
+    share = texture[..., 3:] / 255
+    expected = under + share * (texture[..., :3].astype(float) - under)
+    assert np.abs(drawn - expected).max() <= 1.5  # the hole included
+    texture[..., 3] = 255
+    opaque = warp(vertices, faces, CAMERA, uv=uv, texture=texture, under=under, backend=backend).astype(int)
+    assert np.abs(opaque - texture[..., :3]).max() <= 1
+
+
+@pytest.mark.skipif(not native.available("mesh"), reason="no compiled mesh kernel")
+def test_the_fast_warp_draws_what_the_reference_draws():
+    rng = np.random.default_rng(4)
+    vertices, faces, uv, texture, under = sheet(rng, bent=0.05)
+    vertices = vertices + rng.normal(0, 0.01, vertices.shape)
+    given = {"uv": uv, "texture": texture, "under": under}
+    one = warp(vertices, faces, CAMERA, backend="cpu", **given).astype(int)
+    two = warp(vertices, faces, CAMERA, backend="reference", **given).astype(int)
+    assert (np.abs(one - two).max(-1) > 1).mean() < 0.01  # a sample on an edge may fall on either side
+    assert np.array_equal(one, warp(vertices, faces, CAMERA, backend="cpu", threads=3, **given))
+
+
+def test_a_warp_says_what_does_not_fit():
+    vertices, faces, uv, texture, under = sheet(np.random.default_rng(5))
+    with pytest.raises(ConfigError, match="under has shape"):
+        warp(vertices, faces, CAMERA, uv=uv, texture=texture, under=under[1:])
+    with pytest.raises(ConfigError, match="vertex outside"):
+        warp(vertices, faces + 60, CAMERA, uv=uv, texture=texture, under=under)

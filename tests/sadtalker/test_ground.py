@@ -42,7 +42,7 @@ def test_what_the_head_uncovers_is_ground_not_a_hole():
     given, mask = striped()
     puppet = Puppet(given)
     puppet.ground = ground.build(puppet.rig, given.image, mask)
-    plate = puppet.ground.plate * 255
+    plate = puppet.ground.plate
     assert plate[mask > 0].min() > 60 and plate[mask > 0].max() < 130  # stripes' colours, nothing of the face
     assert puppet.draw(TURN).min() > 50
 
@@ -53,3 +53,15 @@ def test_at_rest_the_portrait_is_itself_and_a_mask_beside_the_face_is_not_believ
     puppet.ground = ground.build(puppet.rig, given.image, mask)
     assert np.abs(puppet.draw(Pose()).astype(int) - given.image).mean() < 1.0
     assert ground.build(puppet.rig, given.image, np.zeros((SIZE, SIZE), np.float32)) is None
+
+
+def test_lines_of_the_ground_go_on_behind_the_person():
+    plate = np.full((64, 64, 3), 120, np.uint8)
+    plate[30:34] = 20
+    person = np.zeros((64, 64), np.uint8)
+    person[:, 24:] = 1
+    hidden = plate.copy()
+    hidden[person > 0] = 120
+    seen = ground.continued(hidden, person, 20).astype(int)
+    assert (seen[31:33, 24:28] < 70).all() and (seen[:28, 24:] > 100).all()
+    assert np.array_equal(seen[:, :24], plate[:, :24]) and (seen[:, 50:] == 120).all()

@@ -27,6 +27,7 @@ typedef float Lanes __attribute__((vector_size(4 * kLanes)));
 typedef int32_t Flags __attribute__((vector_size(4 * kLanes)));
 typedef float Color __attribute__((vector_size(16)));
 typedef uint8_t Bytes __attribute__((vector_size(4)));
+const Lanes kNothing = {};
 const Lanes kCount = {0, 1, 2, 3, 4, 5, 6, 7};
 const Flags kBits = {1, 2, 4, 8, 16, 32, 64, 128};
 
@@ -66,6 +67,61 @@ struct Hit {
     int face;
     float a, b;  // perspective-correct weights of the second and third vertex
 };
+
+std::vector<Projected> project(const float* xyz, int vertices, const View& v) {
+    std::vector<Projected> points(vertices);
+    for (int i = 0; i < vertices; ++i) {
+        const float z = xyz[3 * i + 2];
+        const float inverse_z = z > kNear ? 1.0f / z : 0.0f;
+        points[i] = {v.fx * xyz[3 * i] * inverse_z + v.cx, v.fy * xyz[3 * i + 1] * inverse_z + v.cy, inverse_z};
+    }
+    return points;
+}
+
+// Lists of the triangles that touch each band of pixel rows, in the triangles' order.
+struct Bands {
+    int count = 0;
+    std::vector<int32_t> starts, lists;
+
+    // False on a face index out of range.
+    bool sort(const std::vector<Projected>& points, const int32_t* faces, int triangles, const View& v) {
+        count = (v.height + kBandRows - 1) / kBandRows;
+        starts.assign(count + 1, 0);
+        std::vector<int32_t> first(triangles), last(triangles);
+        for (int i = 0; i < triangles; ++i) {
+            const int32_t* f = faces + 3 * i;
+            first[i] = 0, last[i] = -1;
+            for (int k = 0; k < 3; ++k)
+                if (f[k] < 0 || size_t(f[k]) >= points.size()) return false;
+            const Projected &p0 = points[f[0]], &p1 = points[f[1]], &p2 = points[f[2]];
+            if (p0.inverse_z == 0 || p1.inverse_z == 0 || p2.inverse_z == 0) continue;
+            const float low = std::min({p0.y, p1.y, p2.y}), high = std::max({p0.y, p1.y, p2.y});
+            const float left = std::min({p0.x, p1.x, p2.x}), right = std::max({p0.x, p1.x, p2.x});
+            if (!(high > 0 && low < float(v.height) && right > 0 && left < float(v.width))) continue;
+            first[i] = std::max(0, int(low)) / kBandRows;
+            last[i] = std::min(v.height - 1, int(high)) / kBandRows;
+            for (int b = first[i]; b <= last[i]; ++b) ++starts[b + 1];
+        }
+        for (int b = 0; b < count; ++b) starts[b + 1] += starts[b];
+        lists.resize(starts[count]);
+        std::vector<int32_t> filled(starts.begin(), starts.end() - 1);
+        for (int i = 0; i < triangles; ++i)
+            for (int b = first[i]; b <= last[i]; ++b) lists[filled[b]++] = i;
+        return true;
+    }
+
+    const int32_t* begin(int band) const { return lists.data() + starts[band]; }
+    int size(int band) const { return starts[band + 1] - starts[band]; }
+};
+
+// Runs `work` here and in further threads.
+template <class Work>
+void together(int threads, Work& work) {
+    std::vector<std::thread> pool;
+    for (int i = 1; i < threads; ++i) pool.emplace_back([&work] { work(); });
+    work();
+    for (auto& thread : pool) thread.join();
+}
 
 inline Color texel(const Texture& t, float u, float v) {
     u = std::min(std::max(u - 0.5f, 0.0f), float(t.width - 1));
@@ -216,6 +272,131 @@ void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector
     }
 }
 
+inline Lanes limited(const Lanes& given, float most) {
+    const Lanes x = given > 0.0f ? given : kNothing;
+    return x < most ? x : kNothing + most;
+}
+
+inline Lanes channel(const Flags& words, int shift) { return __builtin_convertvector(words >> shift & 255, Lanes); }
+
+// One channel of eight bilinear samples, from the words of their four texels.
+inline Lanes between(const Flags* words, int shift, const Lanes& fu, const Lanes& fv) {
+    const Lanes upper = channel(words[0], shift), lower = channel(words[2], shift);
+    const Lanes above = upper + fu * (channel(words[1], shift) - upper);
+    const Lanes below = lower + fu * (channel(words[3], shift) - lower);
+    return above + fv * (below - above);
+}
+
+// One band of `vf_mesh_warp`. `samples`: inverse depth, then u and v over depth, of the nearest triangle.
+void warp_band(const std::vector<Projected>& points, const int32_t* faces, const float* uv, const Texture& t,
+               const uint8_t* under, const View& v, const int32_t* listed, int listed_count, int first_row, int rows,
+               std::vector<float>& samples, uint8_t* out) {
+    const size_t plane = samples.size() / 3;
+    float *nearest = samples.data(), *us = nearest + plane, *vs = us + plane;
+    std::fill(nearest, nearest + plane, 0.0f);
+    for (int i = 0; i < listed_count; ++i) {
+        const int32_t* f = faces + 3 * listed[i];
+        const Projected &p0 = points[f[0]], &p1 = points[f[1]], &p2 = points[f[2]];
+        const float area = (p1.x - p0.x) * (p2.y - p0.y) - (p1.y - p0.y) * (p2.x - p0.x);
+        if (area == 0.0f) continue;
+        const float inverse_area = 1.0f / area;
+        const Projected* corner[4] = {&p0, &p1, &p2, &p0};
+        float slope[3], u[3], w[3];
+        for (int k = 0; k < 3; ++k) {
+            slope[k] = (corner[k + 1]->x - corner[k]->x) / (corner[k + 1]->y - corner[k]->y);  // unused where level
+            u[k] = uv[2 * f[k]] * corner[k]->inverse_z, w[k] = uv[2 * f[k] + 1] * corner[k]->inverse_z;
+        }
+        const float low_y = std::min({p0.y, p1.y, p2.y}), high_y = std::max({p0.y, p1.y, p2.y});
+        const float low_x = std::min({p0.x, p1.x, p2.x}), high_x = std::max({p0.x, p1.x, p2.x});
+        const int x_begin = int(std::max(0.0f, std::ceil(low_x - 0.5f)));
+        const int x_end = int(std::min(float(v.width - 1), std::floor(high_x - 0.5f)));
+        const float top = float(first_row);
+        const int y_begin = int(std::max(0.0f, std::ceil(low_y - top - 0.5f)));
+        const int y_end = int(std::min(float(rows - 1), std::floor(high_y - top - 0.5f)));
+        for (int y = y_begin; y <= y_end; ++y) {
+            const float py = top + float(y) + 0.5f;
+            float lowest = 1e9f, highest = -1e9f;  // as in draw_band
+            for (int k = 0; k < 3; ++k) {
+                const bool crosses = (corner[k]->y > py) != (corner[k + 1]->y > py);
+                const float x = corner[k]->x + (py - corner[k]->y) * slope[k] - 0.5f;
+                lowest = std::min(lowest, crosses ? x : 1e9f), highest = std::max(highest, crosses ? x : -1e9f);
+            }
+            if (lowest > highest) continue;
+            const int from_x = std::max(x_begin, int(std::max(lowest, -1.0f)) - 1);
+            const int to_x = std::min(x_end, int(std::min(highest, float(v.width))) + 2);
+            const float across = p2.y - p0.y, along = p1.y - p0.y, dy = py - p0.y;
+            for (int x = from_x; x <= to_x; x += kLanes) {
+                const size_t at = size_t(y) * v.width + x;
+                const Lanes px = (kCount + (float(x) + 0.5f)) - p0.x;
+                const Lanes w1 = (px * across - dy * (p2.x - p0.x)) * inverse_area;
+                const Lanes w2 = ((p1.x - p0.x) * dy - along * px) * inverse_area;
+                const Lanes w0 = 1.0f - w1 - w2;
+                const Lanes inverse_z = w0 * p0.inverse_z + w1 * p1.inverse_z + w2 * p2.inverse_z;
+                Lanes before, u_before, v_before;
+                std::memcpy(&before, nearest + at, sizeof before);
+                std::memcpy(&u_before, us + at, sizeof before);
+                std::memcpy(&v_before, vs + at, sizeof before);
+                const auto wins = (w0 >= kSlack) & (w1 >= kSlack) & (w2 >= kSlack) & (inverse_z > before) &
+                                  (kCount <= float(to_x - x));
+                const Lanes z_now = wins ? inverse_z : before;
+                const Lanes u_now = wins ? w0 * u[0] + w1 * u[1] + w2 * u[2] : u_before;
+                const Lanes v_now = wins ? w0 * w[0] + w1 * w[1] + w2 * w[2] : v_before;
+                std::memcpy(nearest + at, &z_now, sizeof before);
+                std::memcpy(us + at, &u_now, sizeof before);
+                std::memcpy(vs + at, &v_now, sizeof before);
+            }
+        }
+    }
+    for (int y = 0; y < rows; ++y) {
+        const size_t row = size_t(first_row + y) * v.width;
+        for (int x = 0; x < v.width; x += kLanes) {
+            const size_t at = size_t(y) * v.width + x;
+            Lanes inverse_z, u, w;
+            std::memcpy(&inverse_z, nearest + at, sizeof u);
+            std::memcpy(&u, us + at, sizeof u);
+            std::memcpy(&w, vs + at, sizeof u);
+            const auto seen = inverse_z > 0.0f;
+            const Lanes z = 1.0f / (seen ? inverse_z : inverse_z + 1.0f);
+            u = seen ? u * z : kCount + (float(x) + 0.5f);
+            w = seen ? w * z : kNothing + (float(first_row + y) + 0.5f);
+            u = limited(u - 0.5f, float(t.width - 1)), w = limited(w - 0.5f, float(t.height - 1));
+            const Flags left = __builtin_convertvector(limited(u, float(t.width - 2)), Flags);  // two texels in one load
+            const Flags top = __builtin_convertvector(limited(w, float(t.height - 2)), Flags);
+            const Lanes fu = u - __builtin_convertvector(left, Lanes), fv = w - __builtin_convertvector(top, Lanes);
+            const int count = std::min(kLanes, v.width - x);
+            alignas(Flags) uint32_t corners[4][kLanes] = {}, below[kLanes] = {}, shown[kLanes];
+            for (int k = 0; k < count; ++k) {
+                const uint8_t* first = t.rgba + 4 * (size_t(top[k]) * t.width + left[k]);
+                const uint8_t* second = first + 4 * size_t(t.width);
+                std::memcpy(&corners[0][k], first, 4), std::memcpy(&corners[1][k], first + 4, 4);
+                std::memcpy(&corners[2][k], second, 4), std::memcpy(&corners[3][k], second + 4, 4);
+            }
+            Flags words[4];
+            std::memcpy(words, corners, sizeof words);
+            const Lanes share = between(words, 24, fu, fv) * (1.0f / 255.0f);
+            Lanes color[3];
+            for (int c = 0; c < 3; ++c) color[c] = between(words, 8 * c, fu, fv);
+            uint8_t* pixels = out + 3 * (row + x);
+            bool opaque = true;
+            for (int k = 0; k < kLanes; ++k) opaque &= share[k] > 0.999f;
+            if (!opaque) {
+                for (int k = 0; k < count; ++k) std::memcpy(&below[k], under + 3 * (row + x + k), 3);
+                Flags ground;
+                std::memcpy(&ground, below, sizeof ground);
+                for (int c = 0; c < 3; ++c) {
+                    const Lanes g = channel(ground, 8 * c);
+                    color[c] = g + share * (color[c] - g);
+                }
+            }
+            Flags packed = {};
+            for (int c = 0; c < 3; ++c) packed |= __builtin_convertvector(color[c] + 0.5f, Flags) << (8 * c);
+            std::memcpy(shown, &packed, sizeof packed);
+            for (int k = 0; k + 1 < count; ++k) std::memcpy(pixels + 3 * k, &shown[k], 4);  // the fourth is overwritten
+            std::memcpy(pixels + 3 * (count - 1), &shown[count - 1], 3);
+        }
+    }
+}
+
 }  // namespace
 
 extern "C" {
@@ -237,50 +418,46 @@ int vf_mesh_render(const float* xyz, int vertices, const int32_t* faces, const u
     const View view{fx, fy, cx, cy, width, height, samples, keep, encode};
     const Output out{color, alpha, label_map, depth};
 
-    std::vector<Projected> points(vertices);
-    for (int i = 0; i < vertices; ++i) {
-        const float z = xyz[3 * i + 2];
-        const float inverse_z = z > kNear ? 1.0f / z : 0.0f;
-        points[i] = {fx * xyz[3 * i] * inverse_z + cx, fy * xyz[3 * i + 1] * inverse_z + cy, inverse_z};
-    }
-
-    // Lists of the triangles that touch each band, in the triangles' order.
-    const int bands = (height + kBandRows - 1) / kBandRows;
-    std::vector<int32_t> first(count), last(count), starts(bands + 1, 0);
-    for (int i = 0; i < count; ++i) {
-        const int32_t* f = faces + 3 * i;
-        first[i] = 0, last[i] = -1;
-        for (int k = 0; k < 3; ++k)
-            if (f[k] < 0 || f[k] >= vertices) return 1;
-        const Projected &p0 = points[f[0]], &p1 = points[f[1]], &p2 = points[f[2]];
-        if (p0.inverse_z == 0 || p1.inverse_z == 0 || p2.inverse_z == 0) continue;
-        const float low = std::min({p0.y, p1.y, p2.y}), high = std::max({p0.y, p1.y, p2.y});
-        const float left = std::min({p0.x, p1.x, p2.x}), right = std::max({p0.x, p1.x, p2.x});
-        if (!(high > 0 && low < float(height) && right > 0 && left < float(width))) continue;
-        first[i] = std::max(0, int(low)) / kBandRows;
-        last[i] = std::min(height - 1, int(high)) / kBandRows;
-        for (int b = first[i]; b <= last[i]; ++b) ++starts[b + 1];
-    }
-    for (int b = 0; b < bands; ++b) starts[b + 1] += starts[b];
-    std::vector<int32_t> lists(starts[bands]), filled(starts.begin(), starts.end() - 1);
-    for (int i = 0; i < count; ++i)
-        for (int b = first[i]; b <= last[i]; ++b) lists[filled[b]++] = i;
+    const std::vector<Projected> points = project(xyz, vertices, view);
+    Bands bands;
+    if (!bands.sort(points, faces, count, view)) return 1;
 
     std::atomic<int> next{0};
     auto work = [&]() {
         const size_t area = size_t(kBandRows) * samples * width * samples;
         std::vector<float> nearest(area + kLanes);  // a row's last lanes may reach over the end
         std::vector<Hit> hits(area);
-        for (int b = next++; b < bands; b = next++) {
+        for (int b = next++; b < bands.count; b = next++) {
             const int row = b * kBandRows;
-            draw_band(mesh, texture ? &image : nullptr, view, points, lists.data() + starts[b],
-                      starts[b + 1] - starts[b], row, std::min(kBandRows, height - row), nearest, hits, out);
+            draw_band(mesh, texture ? &image : nullptr, view, points, bands.begin(b), bands.size(b), row,
+                      std::min(kBandRows, height - row), nearest, hits, out);
         }
     };
-    std::vector<std::thread> pool;
-    for (int i = 1; i < threads; ++i) pool.emplace_back(work);
-    work();
-    for (auto& thread : pool) thread.join();
+    together(threads, work);
+    return 0;
+}
+
+// A texture [height,width,4] drawn on a mesh, one sample a pixel, by its alpha over `under` [height,width,3], into bytes
+// [height,width,3]. Where no triangle is, the texture is seen where it lies. 0 on success, 1 on a face index out of
+// range.
+int vf_mesh_warp(const float* xyz, int vertices, const int32_t* faces, int count, const float* uv,
+                 const uint8_t* texture, const uint8_t* under, float fx, float fy, float cx, float cy, int width,
+                 int height, int threads, uint8_t* out) {
+    const View view{fx, fy, cx, cy, width, height, 1, 0, 0};
+    const std::vector<Projected> points = project(xyz, vertices, view);
+    Bands bands;
+    if (!bands.sort(points, faces, count, view)) return 1;
+    const Texture image{texture, height, width};
+    std::atomic<int> next{0};
+    auto work = [&]() {
+        std::vector<float> samples(3 * (size_t(kBandRows) * width + kLanes));
+        for (int b = next++; b < bands.count; b = next++) {
+            const int row = b * kBandRows;
+            warp_band(points, faces, uv, image, under, view, bands.begin(b), bands.size(b), row,
+                      std::min(kBandRows, height - row), samples, out);
+        }
+    };
+    together(threads, work);
     return 0;
 }
 

@@ -104,3 +104,19 @@ def _blocks(values, samples: int):
     height, width = values.shape[0] // samples, values.shape[1] // samples
     blocks = values.reshape(height, samples, width, samples)
     return blocks.transpose(0, 2, 1, 3).reshape(height, width, samples * samples)
+
+
+def warp(vertices, faces, uv, texture, under, camera: Camera) -> np.ndarray:
+    """See `mesh.warp`."""
+    ones, labels, solid = np.ones_like(vertices), np.ones(len(faces), np.uint8), np.zeros(len(faces), np.uint8)
+
+    def drawn(picture):
+        return render(vertices, faces, labels, ones, None, uv, solid, picture, camera, 1, 1 << 1, True)[:2]
+
+    color, seen = drawn(texture)
+    alpha = drawn(np.repeat(texture[..., 3:], 4, axis=2))[0][..., :1]
+    still = texture / np.float32(255)
+    color = np.where(seen[..., None] > 0, color, still[..., :3])
+    alpha = np.where(seen[..., None] > 0, alpha, still[..., 3:])
+    ground = under / np.float32(255)
+    return ((ground + alpha * (color - ground)) * 255 + 0.5).astype(np.uint8)

@@ -14,8 +14,9 @@ import numpy as np
 from vocalface import __version__, media
 from vocalface.errors import ConfigError, MediaError
 from vocalface.hmtalker.drive import pieces
-from vocalface.render.mesh import render_mesh
+from vocalface.render.mesh import render_mesh, warp
 from vocalface.sadtalker import ground, interior, rig
+from vocalface.sadtalker.ahead import ahead
 from vocalface.sadtalker.direction import Direction
 from vocalface.sadtalker.enhance import Enhancer
 from vocalface.sadtalker.gaze import check as check_gaze
@@ -34,26 +35,34 @@ class Puppet:
     """A portrait that takes poses."""
 
     def __init__(self, portrait: Portrait) -> None:
-        self.portrait = portrait
+        self.portrait, self.threads = portrait, 1
         self.rig = rig.build(portrait.landmarks, portrait.image.shape[0])
         self.interior = interior.build(self.rig, portrait.image)
-        opaque = np.full((*portrait.image.shape[:2], 1), 255, np.uint8)
-        self.texture = np.concatenate([portrait.image, opaque], axis=2)
-        corners = portrait.landmarks[[rig.LIP_UPPER[0], rig.LIP_UPPER[-1]], :2]
-        self.soft = max(0.02 * float(np.linalg.norm(corners[1] - corners[0])), 0.3)  # px, blur of the mouth's inside
         self.ground = ground.build(self.rig, portrait.image)
         self.lids = Lids(self.rig, portrait.image)
+        corners = portrait.landmarks[[rig.LIP_UPPER[0], rig.LIP_UPPER[-1]], :2]
+        self.soft = max(0.02 * float(np.linalg.norm(corners[1] - corners[0])), 0.3)  # px, blur of the mouth's inside
+        self.texture = np.concatenate([portrait.image, np.full_like(portrait.image[..., :1], 255)], axis=2)
+
+    @property
+    def ground(self) -> ground.Ground | None:
+        return self._ground
+
+    @ground.setter
+    def ground(self, value: ground.Ground | None) -> None:
+        self._ground = value
+        image = self.portrait.image
+        opaque = np.full(image.shape[:2], 255, np.uint8) if value is None else value.outline
+        self.cutting = np.dstack([image, opaque])  # [S, S, 4], the portrait and what of it hides the ground
+        self.under = image if value is None else value.plate
 
     def draw(self, pose: Pose) -> np.ndarray:
         """One frame [S, S, 3] uint8."""
         points = self.rig.deform(pose)
-        skin = self._skin(points, self.rig.camera, 1)
-        color = skin.color
-        torn = skin.alpha < 1  # the open mouth, filled below; and where triangles fold, pixels that would be black
-        color[torn] += (1 - skin.alpha[torn])[:, None] * (self.texture[torn, :3] / np.float32(255))
-        if self.ground is not None:
-            color = self.ground.behind(color, self.rig, points)
-        out = to_bytes(color)
+        out = warp(
+            points, self.rig.faces, self.rig.camera, uv=self.rig.uv, texture=self.cutting, under=self.under,
+            threads=self.threads,
+        )  # fmt: skip
         px = self.rig.project(points)
         self._mouth(out, points, px, pose)
         if pose.blink > 0:
@@ -63,11 +72,12 @@ class Puppet:
     def _skin(self, points: np.ndarray, camera: Camera, samples: int, light: np.ndarray | None = None):
         return render_mesh(
             points, self.rig.faces, camera, uv=self.rig.uv, texture=self.texture, samples=samples, light=light,
-            cutout=np.zeros(len(self.rig.faces), np.uint8),
+            cutout=np.zeros(len(self.rig.faces), np.uint8), threads=1,
         )  # fmt: skip
 
     def _mouth(self, out: np.ndarray, points: np.ndarray, px: np.ndarray, pose: Pose) -> None:
-        view = window(px[[*rig.LIP_UPPER, *rig.LIP_LOWER]], self.rig.camera, 4)
+        rim = px[[*rig.LIP_UPPER, *rig.LIP_LOWER[::-1]]]
+        view = window(rim, self.rig.camera, 4)
         if view is None:
             return
         x, y, camera = view
@@ -82,7 +92,7 @@ class Puppet:
             return
         inner = render_mesh(
             self.interior.placed(self.rig, pose), self.interior.faces, camera, light=self.interior.light(pose),
-            samples=FINE,
+            samples=FINE, threads=1,
         )  # fmt: skip
         # A camera that is sharp on the skin is not on the teeth behind it, and modelled edges look cut out.
         inside = inner.color + (1 - inner.alpha)[..., None] * self.interior.dark
@@ -90,7 +100,10 @@ class Puppet:
         alpha = cv2.GaussianBlur(skin.alpha, (0, 0), 0.4 * self.soft)[..., None]
         open_ = (1 - skin.alpha)[..., None]
         shade = 1 - 0.45 * np.clip(2 * alpha - 0.1, 0, 1)  # the lips shade what lies just behind them
-        spot[:] = to_bytes(skin.color + open_ * soft * shade)
+        drawn = to_bytes(skin.color + open_ * soft * shade)
+        within = np.zeros(skin.alpha.shape, np.uint8)  # the lips themselves are drawn already, and sharper
+        cv2.fillPoly(within, [np.round(rim - (x, y) - 0.5).astype(np.int32)], 255)
+        cv2.copyTo(drawn, cv2.dilate(within, np.ones((3, 3), np.uint8)), spot)
 
 
 def to_bytes(color: np.ndarray) -> np.ndarray:
@@ -171,7 +184,7 @@ def animate(
             image = enhance(image) if enhance is not None else image
             yield media.paste_back(picked.source, image, picked.box) if whole else image
 
-    made = record(images(), output, width, height, speech, count, "built-in renderer", progress)
+    made = record(ahead(images()), output, width, height, speech, count, "built-in renderer", progress)
     return Result(*made, picked.faces, face)
 
 

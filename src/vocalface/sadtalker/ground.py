@@ -11,12 +11,10 @@ from vocalface.errors import AssetError
 from vocalface.observe.indices import FACE_OVAL
 from vocalface.observe.masks import PersonSegmenter, disc
 from vocalface.observe.plate import push_pull
-from vocalface.render.mesh import render_mesh
 from vocalface.sadtalker.rig import Rig
-from vocalface.types import Camera
 
-COARSE = 4  # px of the picture to one of the person's outline as it moves
-FILLED, KEPT = 5, 11  # px at 512 about the person: so far the ground is invented, so far reaches the moving picture
+FILLED, KEPT = 5, 7  # px at 512 about the person: so far the ground is invented, so far reaches the moving picture
+UNCOVERED = 26  # px at 512 that a turn may bare: there lines of the ground are continued, deeper it is only smooth
 SURE = 0.75  # share of the face that a person mask must hold to be believed: cartoons and statues often fail it
 
 
@@ -24,21 +22,8 @@ SURE = 0.75  # share of the face that a person mask must hold to be believed: ca
 class Ground:
     """A still ground and the person's outline, which goes with the head."""
 
-    plate: np.ndarray  # [S, S, 3] float32 0..1
-    outline: np.ndarray  # [s, s, 4] uint8, texture of the coverage, s = S / COARSE
-    camera: Camera
-
-    def behind(self, color: np.ndarray, rig: Rig, points: np.ndarray) -> np.ndarray:
-        """The drawn picture [S, S, 3] float32, in place, with the still ground wherever the person is not."""
-        cover = render_mesh(
-            points, rig.faces, self.camera, uv=rig.uv / COARSE, texture=self.outline, samples=1,
-            cutout=np.zeros(len(rig.faces), np.uint8),
-        ).color[..., 0]  # fmt: skip
-        cover = cv2.resize(cover, color.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
-        color -= self.plate
-        color *= cover
-        color += self.plate
-        return color
+    plate: np.ndarray  # [S, S, 3] uint8
+    outline: np.ndarray  # [S, S] uint8, how far a pixel of the portrait hides the ground
 
 
 def build(rig: Rig, image: np.ndarray, person: np.ndarray | None = None) -> Ground | None:
@@ -63,11 +48,19 @@ def build(rig: Rig, image: np.ndarray, person: np.ndarray | None = None) -> Grou
     own = (parts == np.bincount(parts[face > 0]).argmax()).astype(np.uint8)
     filled, kept = (cv2.dilate(own, disc(max(round(r * size / 512), 1))) for r in (FILLED, KEPT))
     plate = push_pull(image.astype(np.float32) / 255, 1 - filled.astype(np.float32))
-    small = size // COARSE
-    outline = cv2.GaussianBlur(kept.astype(np.float32), (0, 0), 2.0 * size / 512)
-    outline = np.maximum(outline, filled)
-    outline = cv2.resize(outline, (small, small), interpolation=cv2.INTER_AREA)
-    c = rig.camera
-    texture = np.repeat((outline * 255 + 0.5).astype(np.uint8)[..., None], 4, axis=2)
-    camera = Camera(c.fx / COARSE, c.fy / COARSE, c.cx / COARSE, c.cy / COARSE, small, small)
-    return Ground(plate, texture, camera)
+    plate = continued((np.clip(plate, 0, 1) * 255 + 0.5).astype(np.uint8), filled, max(UNCOVERED * size // 512, 2))
+    outline = np.maximum(cv2.GaussianBlur(kept.astype(np.float32), (0, 0), 2.0 * size / 512), filled)
+    return Ground(plate, (outline * 255 + 0.5).astype(np.uint8))
+
+
+def continued(plate: np.ndarray, filled: np.ndarray, depth: int) -> np.ndarray:
+    """A smoothly filled ground [S, S, 3] uint8 whose lines go on for `depth` px into the filled part [S, S], 0 or 1.
+
+    After "An image inpainting technique based on the fast marching method" (Telea, 2004), faded into the smooth one.
+    """
+    within = cv2.distanceTransform(filled, cv2.DIST_L2, 5)
+    ring = ((within > 0) & (within <= depth)).astype(np.uint8)
+    lines = cv2.inpaint(plate, ring, 3, cv2.INPAINT_TELEA)
+    fade = np.clip(within / depth, 0, 1)[..., None]
+    fade = fade * fade * (3 - 2 * fade)
+    return np.rint(lines + fade * (plate.astype(np.float32) - lines)).astype(np.uint8)

@@ -106,7 +106,7 @@ class Lids:
         x0, y0, camera = view
         skin = render_mesh(
             points, self.rig.faces, camera, uv=self.rig.uv, texture=self.texture, samples=1,
-            cutout=np.zeros(len(self.rig.faces), np.uint8),
+            cutout=np.zeros(len(self.rig.faces), np.uint8), threads=1,
         )  # fmt: skip
         order = np.argsort(top[:, 0])
         edge = top[order] + SHUT * blink * (bottom - top)[order]
