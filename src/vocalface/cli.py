@@ -180,8 +180,10 @@ class Animate(Common):
     """The enhancer works in [-1, 1] instead of [0, 1], as GFPGAN does."""
     size: Literal[256, 512] = 256
     """Official renderer: which of the published weights."""
-    batch: int = 2
-    """Official renderer: frames drawn at once."""
+    batch: int | None = None
+    """Official renderer: frames drawn at once (default: 8 on a GPU, 2 elsewhere)."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Official renderer: of its convolutions; auto is bfloat16 on a GPU that has it, float32 elsewhere."""
     expnet: Path | None = None
     """Lips by weights of your own: `train sadtalker.expnet --preset open`."""
     posevae: Path | None = None
@@ -438,7 +440,7 @@ def speak(a: Speak) -> dict:
 
 
 ONLY = {  # options of `animate` that one renderer alone has
-    "official": ("expression", "size", "batch"), "mesh": ("emotion", "head_style", "expnet", "posevae"),
+    "official": ("expression", "size", "batch", "precision"), "mesh": ("emotion", "head_style", "expnet", "posevae"),
 }  # fmt: skip
 
 
@@ -511,7 +513,8 @@ def animate_official(a: Animate, output: Path, turns: dict, shared: dict):
     )  # fmt: skip
     return run(
         a.portrait, a.speech, output, mode=a.crop, size=a.size, device="cuda" if cuda else "cpu", settings=settings,
-        view=View(**turns), batch=a.batch, pose_from=a.pose_from, blink_from=a.blink_from, **shared,
+        view=View(**turns), batch=a.batch, precision=a.precision, pose_from=a.pose_from, blink_from=a.blink_from,
+        **shared,
     )  # fmt: skip
 
 

@@ -16,8 +16,8 @@ from vocalface.sadtalker import align, enhance, framing, official
 from vocalface.sadtalker.coefficients import CROPPED, WHOLE, Settings
 from vocalface.sadtalker.expnet import ExpNet
 from vocalface.sadtalker.facevid2vid import OcclusionAwareSPADEGenerator
-from vocalface.sadtalker.keypoints import KPDetector
-from vocalface.sadtalker.mapping import MappingNet
+from vocalface.sadtalker.keypoints import KPDetector, transform
+from vocalface.sadtalker.mapping import WINDOW, MappingNet, window
 from vocalface.sadtalker.posevae import Audio2Pose
 from vocalface.types import Sound
 
@@ -159,7 +159,7 @@ def test_the_command_line_takes_its_options_and_answers_in_json(tmp_path, pictur
     base = ["animate", str(picture), str(voice), "-o", str(out), "--renderer", "official", "--json", "--quiet"]
     main([
         *base, "--crop", "full", "--size", "512", "--pose-style", "7", "--yaw=-20,20", "--gaze=5,0", "--batch", "4",
-        "--expression", str(tmp_path / "e.npy"), "--device", "cpu",
+        "--precision", "float32", "--expression", str(tmp_path / "e.npy"), "--device", "cpu",
     ])  # fmt: skip
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert said["frames"] == 10 and said["renderer"] == "official" and said["face"] == "largest" and said["faces"] == 1
@@ -249,8 +249,8 @@ def test_a_reference_head_is_added_also_to_a_still_one():
 
 def test_free_view_takes_the_place_of_the_driven_angles():
     speaker = official.Speaker(networks(), subject(), Settings(), official.View(yaw=(-30, 30), pitch=(10,)))
-    seen = []
-    speaker.renderer._draw = lambda windows, angles: seen.append(angles) or np.zeros((len(windows), 2, 2, 3), np.uint8)
+    seen, driven = [], speaker.renderer._driven
+    speaker.renderer._driven = lambda windows, angles: seen.append(angles) or driven(windows, angles)
     assert len(list(speaker.frames([humming(0.4).samples], 10))) == 10
     np.testing.assert_allclose(np.concatenate([a["yaw"] for a in seen]), framing.camera_path([-30, 30], 10))
     assert all((a["pitch"] == 10).all() and "roll" not in a for a in seen)
@@ -280,6 +280,38 @@ def test_batches_of_any_size_draw_the_same_frames():
     assert max(np.abs(a.astype(int) - b).max() for a, b in zip(one, three)) <= 1
     with pytest.raises(ConfigError, match="--batch"):
         official.Renderer(networks(), subject().square, subject().coefficients[:CROPPED], 0)
+
+
+def test_frames_are_those_of_the_readable_networks():
+    given, net = rows(0.4), networks()
+    renderer = official.Renderer(net, subject().square, subject().coefficients[:CROPPED])
+    image = torch.from_numpy(subject().square).permute(2, 0, 1)[None] / 255
+    canonical = net.keypoints(image)
+
+    def keypoints(windows: np.ndarray) -> torch.Tensor:
+        return transform(canonical, net.mapping(torch.from_numpy(windows)))
+
+    rest = np.repeat(subject().coefficients[None, :CROPPED, None], WINDOW, axis=2)
+    driven = keypoints(window(torch.from_numpy(given), torch.arange(10)).contiguous().numpy())
+    drawn = net.generator(image, keypoints(rest), driven[:1]).prediction
+    assert drawn.std() > 0.01
+    source = net.generator.encode(image, keypoints(rest))
+    truth = (net.generator.draw(source, driven).prediction * 255).round().permute(0, 2, 3, 1).numpy()
+    assert np.abs(np.stack(list(renderer(given))) - truth).max() <= 1
+
+
+def test_networks_made_ready_serve_many_portraits_and_another_precision_makes_its_own():
+    net = networks().ready()
+    row = subject().coefficients[:CROPPED]
+    assert official.Renderer(net, subject().square, row).draw.network is net.drawing
+    rough = official.Renderer(net, subject().square, row, precision="bfloat16")
+    assert rough.draw.network is not net.drawing and rough.draw.network.dtype == torch.bfloat16
+    fine = official.Renderer(net, subject().square, row)
+    given = rows(0.2)
+    pairs = list(zip(fine(given), rough(given), strict=True))
+    assert len(pairs) == 5 and all(psnr(a, b) > 30 for a, b in pairs)
+    with pytest.raises(ConfigError, match="--precision"):
+        official.Renderer(net, subject().square, row, precision="int4")
 
 
 def test_a_square_goes_back_with_soft_rims_and_the_pictures_colours():

@@ -17,7 +17,7 @@ from torch import nn
 from vocalface import assets, media
 from vocalface.errors import AssetError, ConfigError, FaceError
 from vocalface.observe.landmarks import Landmarker
-from vocalface.sadtalker import checkpoints, framing
+from vocalface.sadtalker import checkpoints, fast, framing
 from vocalface.sadtalker.align import MODES, PASTED, Crop, PasteBack, aligned, crop_for, cut, landmarks_68
 from vocalface.sadtalker.coefficients import CROPPED, WHOLE, Settings, idle_windows, mel_windows, rows_of
 from vocalface.sadtalker.direction import LONGEST, blink_track, landmarks_of
@@ -48,6 +48,8 @@ class Networks:
     keypoints: nn.Module
     generator: nn.Module
     size: int = 256
+    drawing: fast.FastGenerator | None = None
+    """`generator` made ready, for many portraits; without it each portrait makes its own."""
 
     @property
     def device(self) -> torch.device:
@@ -56,7 +58,11 @@ class Networks:
     def to(self, device: str) -> Networks:
         for name in ("recon", "expnet", "posevae", "mapping", "keypoints", "generator"):
             getattr(self, name).to(device)
-        return self
+        return replace(self, drawing=None)
+
+    def ready(self, precision: str = "auto") -> Networks:
+        """With `drawing` of a precision, see `fast.precision`: for those who draw several portraits."""
+        return replace(self, drawing=fast.FastGenerator(self.generator, fast.precision(precision, self.device)))
 
 
 def load_networks(mode: str, size: int = 256, device: str = "cpu") -> Networks:
@@ -217,36 +223,52 @@ class Renderer:
     """Draws a portrait by rows of coefficients; what depends on the portrait alone is computed once."""
 
     @torch.no_grad()
-    def __init__(self, networks: Networks, square: np.ndarray, row: np.ndarray, batch: int = 2) -> None:
-        """Args: square [S, S, 3] uint8 and the row [70 or 73] of the portrait; batch: frames drawn at once."""
-        if not 1 <= batch <= 64:
+    def __init__(
+        self, networks: Networks, square: np.ndarray, row: np.ndarray, batch: int | None = None,
+        precision: str = "auto",
+    ) -> None:  # fmt: skip
+        """Args:
+            square, row: [S, S, 3] uint8 and the row [70 or 73] of the portrait.
+            batch: frames drawn at once; by default 8 on a CUDA device and 2 elsewhere.
+            precision: of the convolutions, see `fast.precision`.
+
+        Raises ConfigError.
+        """
+        device = networks.device
+        self.batch = (8 if device.type == "cuda" else 2) if batch is None else batch
+        if not 1 <= self.batch <= 64:
             raise ConfigError(f"{batch} frames at once", "--batch", "give 1 to 64")
-        self.networks, self.batch = networks, batch
-        image = torch.from_numpy(square).to(networks.device).permute(2, 0, 1)[None] / 255
-        self.canonical = networks.keypoints(image)
-        windows = np.repeat(row[None, :, None], WINDOW, axis=2)
-        self.source = networks.generator.encode(image, self._driven(windows, {}))
+        dtype = fast.precision(precision, device)
+        self.networks = networks
+        with fast.exact():
+            image = torch.from_numpy(square).to(device).permute(2, 0, 1)[None] / 255
+            self.canonical = networks.keypoints(image)
+            windows = np.repeat(row[None, :, None], WINDOW, axis=2)
+            source = networks.generator.encode(image, self._driven(windows, {}))
+        drawing = networks.drawing
+        if drawing is None or (precision != "auto" and drawing.dtype != dtype):
+            drawing = fast.FastGenerator(networks.generator, dtype)
+        self.draw = fast.Lanes(drawing, drawing.prepare(source), self.batch)
 
     def __call__(self, rows: Iterable[np.ndarray], paths: dict[str, np.ndarray] | None = None) -> Iterator[np.ndarray]:
-        """Rows [70 or 73] -> frames [S, S, 3] uint8, 13 frames later."""
+        """Rows [70 or 73] -> frames [S, S, 3] uint8, 13 frames and a batch later."""
+        return self.draw(self._keypoints(rows, paths or {}))
+
+    def _keypoints(self, rows: Iterable[np.ndarray], paths: dict[str, np.ndarray]) -> Iterator[torch.Tensor]:
         done = 0
         for windows in batched(windows_around(rows), self.batch):
             span = np.arange(done, done + len(windows))
-            angles = {name: path[np.minimum(span, len(path) - 1)] for name, path in (paths or {}).items()}
-            yield from self._draw(windows, angles)
+            yield self._driven(windows, {name: path[np.minimum(span, len(path) - 1)] for name, path in paths.items()})
             done += len(windows)
 
     @torch.no_grad()
     def _driven(self, windows: np.ndarray, angles: dict[str, np.ndarray]) -> torch.Tensor:
+        """Windows [B, 70 or 73, 27], angles [B] that replace the driven ones -> keypoints [B, 15, 3]."""
         device = self.networks.device
-        motion = self.networks.mapping(torch.from_numpy(windows).to(device))
         given = {name: torch.from_numpy(value.astype(np.float32)).to(device) for name, value in angles.items()}
+        with fast.exact():
+            motion = self.networks.mapping(torch.from_numpy(windows).to(device))
         return transform(self.canonical, motion, **given)
-
-    @torch.no_grad()
-    def _draw(self, windows: np.ndarray, angles: dict[str, np.ndarray]) -> np.ndarray:
-        drawn = self.networks.generator.draw(self.source, self._driven(windows, angles)).prediction
-        return (drawn.permute(0, 2, 3, 1) * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
 def windows_around(rows: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -279,13 +301,13 @@ class Speaker:
 
     def __init__(
         self, networks: Networks, subject: Subject, settings: Settings | None = None, view: View | None = None,
-        batch: int = 2,
+        batch: int | None = None, precision: str = "auto",
     ) -> None:  # fmt: skip
         self.networks, self.subject = networks, subject
         self.settings, self.view = settings or Settings(), view or View()
         self.whole = subject.crop.pasted
         row = subject.coefficients if self.whole else subject.coefficients[:CROPPED]
-        self.renderer = Renderer(networks, subject.square, row, batch)
+        self.renderer = Renderer(networks, subject.square, row, batch, precision)
         if self.whole:
             self.height, self.width = subject.picture.shape[:2]
         else:  # the square was squeezed: the picture is not
@@ -315,9 +337,10 @@ class Speaker:
 def animate(
     portrait: Path | str, speech: Sound | Path | str | None, output: Path | str, *, networks: Networks | None = None,
     mode: str = "crop", size: int = 256, device: str = "cpu", settings: Settings | None = None,
-    view: View | None = None, idle: float = 0.0, face: str = "largest", batch: int = 2,
-    pose_from: Path | str | None = None, blink_from: Path | str | None = None, search: Search | None = None,
-    gaze: tuple[float, float] | None = None, enhance: Enhancer | None = None, progress=None,
+    view: View | None = None, idle: float = 0.0, face: str = "largest", batch: int | None = None,
+    precision: str = "auto", pose_from: Path | str | None = None, blink_from: Path | str | None = None,
+    search: Search | None = None, gaze: tuple[float, float] | None = None, enhance: Enhancer | None = None,
+    progress=None,
 ) -> Result:  # fmt: skip
     """Write a video of a portrait saying `speech`, drawn by the published networks.
 
@@ -326,7 +349,7 @@ def animate(
         mode: crop, extcrop, resize, full or extfull, see `align.crop_for`.
         settings, view: how the face moves, and free view.
         pose_from, blink_from: videos whose head motion is added, whose lids are taken (the eyes' alone).
-        batch: frames drawn at once.
+        batch, precision: frames drawn at once and the type of the convolutions, see `Renderer`.
         Others as of `drive.animate`.
 
     Raises:
@@ -343,7 +366,7 @@ def animate(
         settings = replace(settings, head=head_of(pose_from, networks, search))
     if blink_from is not None:
         settings = replace(settings, lids=blink_track(landmarks_of(blink_from, search)))
-    speaker = Speaker(networks, subject, settings, view, batch)
+    speaker = Speaker(networks, subject, settings, view, batch, precision)
     images = speaker.frames(None if speech is None else at_least(spoken), count, enhance)
     made = record(images, output, speaker.width, speaker.height, speech, count, "published networks", progress)
     return Result(*made, subject.faces, face)
