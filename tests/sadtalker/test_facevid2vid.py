@@ -60,8 +60,10 @@ def test_discriminator_parity(parity):
     network.load_state_dict(parity.state("discriminator"), strict=True)
     (judgement,) = network(given["image"])
     assert error(judgement.prediction, expected["pred"]) < 1e-5
+    # In float64, free of the order in which a processor sums; the published features' own rounding comes to 1.3e-5.
+    (judgement,) = network.double()(given["image"].double())
     for i, features in enumerate(judgement.features):
-        assert error(features[..., ::4, ::4], expected[f"feat{i}_ds4"]) < 1e-5
+        assert error(features[..., ::4, ::4], expected[f"feat{i}_ds4"]) < 1.5e-5
 
 
 def test_structure():

@@ -28,9 +28,9 @@ def test_keypoint_detector_parity(parity):
     given, expected = parity.arrays("kp_extractor_256")
     network = load(KPDetector(), parity.state("kp_extractor_256"))
     assert error(network.down(given["image"]), expected["down"]) < 1e-5
-    logits = network.logits(given["image"])
-    assert error(logits[:, :, ::4, ::4, ::4], expected["heat_logits_ds4"]) < 1e-5
     assert error(network(given["image"]), expected["value"]) < 1e-5
+    logits = network.double().logits(given["image"].double())  # free of the order in which a processor sums
+    assert error(logits[:, :, ::4, ::4, ::4], expected["heat_logits_ds4"]) < 1e-5
 
 
 def test_head_and_expression_estimator_parity(parity):

@@ -28,6 +28,7 @@ from vocalface.types import FPS, SPEECH_RATE
 STEP = SPEECH_RATE // FPS
 CROPPED, WHOLE = EXPRESSIONS + POSE, EXPRESSIONS + POSE + 3
 """Numbers a frame: of cropped portraits, and of whole pictures."""
+SILENCE = -4.0  # a log-mel value
 SMOOTHED = 13  # frames of Savitzky-Golay
 BATCH = 25  # frames that go through ExpNet at once
 
@@ -105,9 +106,9 @@ def window_start(frame: int) -> int:
 
 
 def idle_windows(frames: int) -> Iterator[np.ndarray]:
-    """Windows of a portrait that does not speak: all 0, which is not silence (that is -4)."""
+    """Windows [k, 80, 16] of silence for a portrait that does not speak. (The published code gives 0, a hiss.)"""
     for start in range(0, frames, BATCH):
-        yield np.zeros((min(BATCH, frames - start), BANDS, framing.WINDOW), np.float32)
+        yield np.full((min(BATCH, frames - start), BANDS, framing.WINDOW), SILENCE, np.float32)
 
 
 # ------------------------------------------------------------------------------------------------ head

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vocalface.sadtalker.blocks import AntiAlias, DownBlock, UpBlock3d, coordinate_grid, widths
+from vocalface.sadtalker.blocks import AntiAlias, DownBlock, UpBlock3d, widths
 from vocalface.sadtalker.mapping import BINS, KEYPOINTS, Motion
 
 TEMPERATURE = 0.1

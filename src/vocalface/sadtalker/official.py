@@ -35,6 +35,7 @@ from vocalface.types import FPS, Sound
 
 LARGEST_TURN = 90.0  # degrees of free view
 SIZES = (256, 512)
+OLDER_RENDERER = checkpoints.OLDER["generator"][0]
 
 
 @dataclass(frozen=True)
@@ -66,23 +67,28 @@ class Networks:
 
 
 def load_networks(mode: str, size: int = 256, device: str = "cpu") -> Networks:
-    """The published networks, as `vocalface fetch sadtalker` lays them down.
+    """The published networks, as `vocalface fetch sadtalker` lays them down; or, of 256 px, the older set of files in
+    the same folder, where the newer file is absent.
 
     Raises AssetError (absent, altered), ConfigError (another size).
     """
     if size not in SIZES:
         raise ConfigError(f"there are no published weights of {size} px", "--size", "choose 256 or 512")
     mapping = "sadtalker/mapping_00109-model.pth.tar" if mode in PASTED else "sadtalker/mapping_00229-model.pth.tar"
-    paths = [assets.path(f"sadtalker/SadTalker_V0.0.2_{size}.safetensors"), assets.path(mapping)]
-    found = checkpoints.load_published(paths[0])
+    newer, older = f"sadtalker/SadTalker_V0.0.2_{size}.safetensors", assets.find(f"sadtalker/{OLDER_RENDERER}")
+    if size == 256 and older is not None and assets.find(newer) is None:
+        found = checkpoints.load_older(older.parent)
+    else:
+        found = checkpoints.load_published(assets.path(newer))
+    path = assets.path(mapping)
     networks = Networks(
-        found["face_3drecon"], found["audio2exp"], found["audio2pose"], checkpoints.load_mapping(paths[1]),
+        found["face_3drecon"], found["audio2exp"], found["audio2pose"], checkpoints.load_mapping(path),
         found["kp_extractor"], found["generator"], size,
     )  # fmt: skip
     wanted = WHOLE if mode in PASTED else CROPPED
     if networks.mapping.channels != wanted:
         raise AssetError(
-            f"this mapping has {networks.mapping.channels} channels instead of {wanted}", paths[1],
+            f"this mapping has {networks.mapping.channels} channels instead of {wanted}", path,
             "vocalface fetch sadtalker",
         )  # fmt: skip
     return networks.to(device)
@@ -225,12 +231,13 @@ class Renderer:
     @torch.no_grad()
     def __init__(
         self, networks: Networks, square: np.ndarray, row: np.ndarray, batch: int | None = None,
-        precision: str = "auto",
+        precision: str = "auto", record: bool = True,
     ) -> None:  # fmt: skip
         """Args:
             square, row: [S, S, 3] uint8 and the row [70 or 73] of the portrait.
             batch: frames drawn at once; by default 8 on a CUDA device and 2 elsewhere.
             precision: of the convolutions, see `fast.precision`.
+            record: whether batches may be recorded on a CUDA device, see `fast.Lanes`.
 
         Raises ConfigError.
         """
@@ -248,7 +255,7 @@ class Renderer:
         drawing = networks.drawing
         if drawing is None or (precision != "auto" and drawing.dtype != dtype):
             drawing = fast.FastGenerator(networks.generator, dtype)
-        self.draw = fast.Lanes(drawing, drawing.prepare(source), self.batch)
+        self.draw = fast.Lanes(drawing, drawing.prepare(source), self.batch, record)
 
     def __call__(self, rows: Iterable[np.ndarray], paths: dict[str, np.ndarray] | None = None) -> Iterator[np.ndarray]:
         """Rows [70 or 73] -> frames [S, S, 3] uint8, 13 frames and a batch later."""
