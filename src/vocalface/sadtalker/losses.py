@@ -157,10 +157,8 @@ class Warp:
     def picture(self, image: Tensor) -> Tensor:
         """A picture as this motion leaves it, [B, 3, H, W]."""
         *_, height, width = image.shape
-        y, x = torch.meshgrid(
-            torch.linspace(-1, 1, height, device=image.device), torch.linspace(-1, 1, width, device=image.device),
-            indexing="ij",
-        )  # fmt: skip
+        lines = (torch.linspace(-1, 1, n, device=image.device, dtype=image.dtype) for n in (height, width))
+        y, x = torch.meshgrid(*lines, indexing="ij")
         grid = torch.stack([x, y], -1).view(1, -1, 2).expand(len(image), -1, -1)
         return F.grid_sample(
             image, self(grid).unflatten(1, (height, width)), padding_mode="reflection", align_corners=True

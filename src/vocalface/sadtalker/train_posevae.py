@@ -61,7 +61,7 @@ class Trainer:
     """The networks, their optimisers, and one step.
 
     Args:
-        voice: Wav2Lip's audio encoder as a state dict; frozen then.
+        voice: state dict of Wav2Lip's encoder as `nn.audio.AudioEncoder`; frozen then.
 
     Raises:
         ObservationsError: no clip is long enough, or a speaker has no class. ConfigError: a batch that the processes

@@ -107,7 +107,7 @@ def posevae(given: Given) -> train_posevae.Trainer:
         )
         for r in given.runs
     ]
-    voice = wav2lip.audio_encoder.state_dict() if wav2lip else None
+    voice = {f"audio_encoder.{k}": v for k, v in wav2lip.audio_encoder.state_dict().items()} if wav2lip else None
     return train_posevae.Trainer(clips, given.config, given.world, voice=voice)
 
 

@@ -92,7 +92,7 @@ def average(tensors: Iterable[Tensor | None], world: World) -> None:
     found = [t for t in tensors if t is not None and t.is_floating_point()]
     if world.size == 1 or not found:
         return
-    flat = torch.cat([t.detach().reshape(-1).float() for t in found])
+    flat = torch.cat([t.detach().reshape(-1) for t in found])
     dist.all_reduce(flat)
     flat /= world.size
     for tensor, part in zip(found, flat.split([t.numel() for t in found])):
