@@ -129,6 +129,11 @@ def test_what_is_no_picture_is_said(tmp_path, kind):
     with pytest.raises(VocalfaceError) as error:
         animate(path, tone(0.5), tmp_path / "o.mp4", search=found)
     assert len(str(error.value).splitlines()) == 3 and not (tmp_path / "o.mp4").exists()
+    if kind != "absent":
+        assert "PNG" in error.value.fix
+    if kind in ("absent", "folder"):  # said before a network is loaded, or found to be missing
+        with pytest.raises(MediaError):
+            portraits.load(path)
 
 
 def test_a_tiny_face_is_refused_and_of_several_the_largest_speaks(tmp_path):

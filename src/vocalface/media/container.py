@@ -11,7 +11,7 @@ from av.video.reformatter import VideoReformatter
 
 from vocalface.errors import MediaError
 
-FIX = "give a video file that a player can play"
+FIX = "give a sound or video file that a player can play"
 
 # swscale's flags. Its fast YUV-to-RGB path rounds down (1.2 levels too dark on average) and its RGB input path
 # drops every other chroma column, hence the last three.

@@ -17,6 +17,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from ..errors import AssetError
+from .landmarks import silenced
 
 PersonMask = Callable[[np.ndarray], np.ndarray]
 """uint8 RGB [S, S, 3] -> float32 [S, S] or [256, 256] in [0, 1]."""
@@ -59,8 +60,9 @@ class PersonSegmenter:
         path = Path(path) if path is not None else segmenter_path()
         if not path.is_file():
             raise AssetError("The person mask's model file is absent.", str(path), "Run `vocalface fetch`.")
-        self._net = Interpreter(str(path), num_threads=threads)
-        self._net.allocate_tensors()
+        with silenced():
+            self._net = Interpreter(str(path), num_threads=threads)
+            self._net.allocate_tensors()
         self._input = self._net.get_input_details()[0]["index"]
         self._output = self._net.get_output_details()[0]["index"]
 

@@ -53,6 +53,7 @@ def load(
         AssetError: the landmarker's model is absent.
     """
     if search is None:
+        still.check(path)
         with Landmarker() as landmarker:
             return load(path, size=size, search=landmarker.search, face=face, keep=keep)
     image = over_ground(still.picture(path, search, LARGEST))

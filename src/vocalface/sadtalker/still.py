@@ -9,12 +9,14 @@ import numpy as np
 
 from vocalface import media
 from vocalface.errors import MediaError
+from vocalface.media.container import FIX
 from vocalface.media.crop import resize
 from vocalface.observe.indices import EYE_LEFT, EYE_RIGHT
 from vocalface.observe.landmarks import Face
 
 TRIED = 12  # frames of a video that are looked at
 WITHIN = 10.0  # s from its beginning
+MEND = "give a picture (PNG, JPEG, WebP) or a video that shows a face"
 SEARCH = 640  # px, longer side of what is looked at
 
 
@@ -25,7 +27,22 @@ def picture(path: Path | str, search: Callable[[np.ndarray], list[Face]], reduce
         moving = len(clip.times) > TRIED
     except MediaError:
         moving = False
-    return best(clip, search) if moving else media.read_image(path, alpha=True, reduce_to=reduce_to)
+    if moving:
+        return best(clip, search)
+    try:
+        return media.read_image(path, alpha=True, reduce_to=reduce_to)
+    except MediaError as error:
+        if error.fix == FIX:
+            raise MediaError(error.what, error.where, MEND) from error
+        raise
+
+
+def check(path: Path | str) -> None:
+    """Before anything is loaded: whether there is such a file. Raises MediaError."""
+    if Path(path).is_dir():
+        raise MediaError("a folder, not a picture", path, MEND)
+    if not Path(path).exists():
+        raise MediaError("no such file", path, "check the path")
 
 
 def best(clip: media.Clip, search: Callable[[np.ndarray], list[Face]]) -> np.ndarray:
