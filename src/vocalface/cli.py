@@ -356,7 +356,7 @@ def train_network(a: Train) -> dict:
         ),
         progress, lambda line: say(a, line),
     )  # fmt: skip
-    return {**made, "result": made["weights"]}
+    return {**made, "result": made["weights"]} if made else {}
 
 
 def train_open(a: Train, kind: str, material: Path | None) -> dict:
@@ -687,7 +687,7 @@ def main(argv: list[str] | None = None) -> None:
     result = out.pop("result", None)
     if result:
         say(args, result)
-    if args.json:
+    if args.json and out:  # of several processes one answers
         print(json.dumps(out, default=str))
 
 

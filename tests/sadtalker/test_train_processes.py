@@ -1,6 +1,7 @@
 """Two processes train what one trains with the whole batch: all four networks, gloo, on one machine."""
 
 import os
+import signal
 import socket
 import sys
 from dataclasses import replace
@@ -92,14 +93,24 @@ def child(rank, port, folder):
     world = distributed.join()
     for name in NAMES:
         made = trained(name, world, folder)
-    if world.leads:  # another checkpoint than the other process finds
-        made.config = replace(made.config, steps=1)
-        (folder / "work").mkdir()
+    step, latest = made.step, train_run.checkpoint.latest
+
+    def stopped(k):
+        if k == 1 and not world.leads:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(k)
+
+    made.step = stopped
     try:
-        train_run.checkpoint.latest = lambda states: (world.rank, made.state(), {})
+        train_run.run(made, folder / "never.safetensors")
+    except KeyboardInterrupt as stop:
+        (folder / f"stopped-{rank}").write_text(str(stop))
+    train_run.checkpoint.latest = lambda states: (world.rank, made.state(), {})
+    try:
         train_run.run(made, folder / "never.safetensors")
     except ConfigError as error:
         (folder / f"said-{rank}").write_text(error.what)
+    train_run.checkpoint.latest = latest
     distributed.leave()
 
 
@@ -129,6 +140,12 @@ def test_two_processes_give_what_one_gives(folder, name, monkeypatch):
     for part in (learned, slice(learned.stop, None)):
         moved = np.linalg.norm((one - weights(made))[part])
         assert np.linalg.norm((first - one)[part]) < 1e-3 * moved and moved > 0
+
+
+def test_a_signal_to_one_stops_all_after_the_same_step(folder):
+    assert [(folder / f"stopped-{rank}").read_text() for rank in range(2)] == ["SIGTERM", "SIGTERM"]
+    (states,) = (folder / ".never.work").iterdir()
+    assert [p.name for p in states.iterdir()] == ["step_000000002.safetensors"]
 
 
 def test_processes_that_find_different_checkpoints_say_so(folder):

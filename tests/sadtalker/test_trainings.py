@@ -1,4 +1,4 @@
-"""`vocalface train sadtalker.*`: from a folder of clips to weights, killed or not, and what stands in for the absent."""
+"""`vocalface train sadtalker.*`: from a folder of clips to weights, killed or not; what stands in for the absent."""
 
 import json
 import sys

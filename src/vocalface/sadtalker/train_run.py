@@ -15,7 +15,7 @@ from torch import nn
 
 from vocalface.errors import ConfigError, OutputError
 from vocalface.training import checkpoint
-from vocalface.training.distributed import World, agreed
+from vocalface.training.distributed import World, agreed, highest
 from vocalface.training.files import write_atomically
 from vocalface.training.loop import Loop, SkipStep
 
@@ -104,7 +104,7 @@ def run(
 
     Loop(
         config.steps, step, save_fn=save, progress=progress if world.leads else None,
-        checkpoint_every_seconds=config.checkpoint_seconds,
+        checkpoint_every_seconds=config.checkpoint_seconds, heard=lambda number: highest(number, world),
     ).run(start)  # fmt: skip
     if world.leads:
         write_atomically(output, content(trainer, about or {}))

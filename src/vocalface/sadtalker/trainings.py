@@ -145,7 +145,7 @@ def train(asked: Request, reporter: Reporter, say: Callable[[str], None] = lambd
         say: takes lines about what stands in for what; called in one process alone.
 
     Returns:
-        weights, figures, terms, coefficients, runs, skipped.
+        weights, figures, terms, coefficients, runs, skipped; nothing in a process that does not lead.
 
     Raises:
         ConfigError, ObservationsError, AssetError, DeviceError, OutputError.
@@ -175,6 +175,8 @@ def train(asked: Request, reporter: Reporter, say: Callable[[str], None] = lambd
     figures = train_run.run(trainer, output, resume=asked.resume, progress=bar, about=about)
     reporter.close()
     distributed.leave()
+    if not world.leads:
+        return {}
     return {
         "weights": str(output), "figures": figures, "terms": trainer.terms, **about, "runs": len(runs),
         "skipped": found.skipped,

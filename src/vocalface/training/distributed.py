@@ -118,13 +118,18 @@ def alike(module: nn.Module, world: World) -> None:
             dist.broadcast(tensor.detach(), 0)
 
 
+def highest(number: int, world: World) -> int:
+    """The largest of what the processes have."""
+    if world.size == 1:
+        return number
+    held = torch.tensor(number, dtype=torch.int64, device=world.device)
+    dist.all_reduce(held, op=dist.ReduceOp.MAX)
+    return int(held)
+
+
 def agreed(number: int, world: World) -> bool:
     """Whether every process has the same number."""
-    if world.size == 1:
-        return True
-    ends = torch.tensor([number, -number], dtype=torch.int64, device=world.device)
-    dist.all_reduce(ends, op=dist.ReduceOp.MAX)
-    return bool(ends[0] == -ends[1])
+    return highest(number, world) == -highest(-number, world)
 
 
 def first_then_all(work: Callable[[], T], world: World) -> T:

@@ -47,6 +47,7 @@ class Loop:
         checkpoint_every_seconds, checkpoint_every_steps: when to save; None leaves that rule out. The end always saves.
         progress: shown while running.
         max_skips: skipped steps in a row after which the run fails.
+        heard: (number of the signal that came, or 0) -> that of all processes, so that they stop after the same step.
         clock: seconds, for tests.
 
     SIGINT and SIGTERM finish the step, save, and raise KeyboardInterrupt; a second one raises at once.
@@ -62,12 +63,13 @@ class Loop:
         checkpoint_every_steps: int | None = None,
         progress: Progress | NullProgress | None = None,
         max_skips: int = 50,
+        heard: Callable[[int], int] = int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.total, self.step_fn, self.save_fn = total_steps, step_fn, save_fn
         self.every_seconds, self.every_steps = checkpoint_every_seconds, checkpoint_every_steps
         self.progress = progress if progress is not None else NullProgress()
-        self.max_skips, self.clock = max_skips, clock
+        self.max_skips, self.heard, self.clock = max_skips, heard, clock
         self.skipped = 0  # in all
         self._in_a_row = 0
         self._saved_at = self._saved_step = -1
@@ -85,10 +87,11 @@ class Loop:
                 values = self._step(step)
                 done = step + 1
                 self.progress.update(done, **values)
-                if signals.received or self._due(done):
+                stop = self.heard(signals.received)
+                if stop or self._due(done):
                     self._save(done)
-                if signals.received:
-                    raise KeyboardInterrupt(signal.Signals(signals.received).name)
+                if stop:
+                    raise KeyboardInterrupt(signal.Signals(stop).name)
             if self._saved_step != self.total:
                 self._save(self.total)
 
