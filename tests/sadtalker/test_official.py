@@ -1,8 +1,10 @@
 """The published pipeline end to end, on networks of its shape with few channels and arbitrary weights."""
 
+import copy
 import functools
 import importlib.util
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +58,15 @@ def networks(channels: int = CROPPED) -> official.Networks:
         for head in (made[1].mapping1, made[3].fc_yaw, made[3].fc_exp, made[2].netG.decoder.pose_linear):
             head.weight *= 20
     return official.Networks(*(m.eval().requires_grad_(False) for m in made), size=SIDE)
+
+
+@functools.cache
+def calm() -> official.Networks:
+    """Networks whose keypoints stay within the picture, so that it shows where they are."""
+    mapping = copy.deepcopy(networks().mapping)
+    with torch.no_grad():
+        mapping.fc_exp.weight /= 400
+    return replace(networks(), mapping=mapping)
 
 
 def found(image):
@@ -283,7 +294,7 @@ def test_batches_of_any_size_draw_the_same_frames():
 
 
 def test_frames_are_those_of_the_readable_networks():
-    given, net = rows(0.4), networks()
+    given, net = rows(0.4), calm()
     renderer = official.Renderer(net, subject().square, subject().coefficients[:CROPPED])
     image = torch.from_numpy(subject().square).permute(2, 0, 1)[None] / 255
     canonical = net.keypoints(image)
@@ -294,7 +305,7 @@ def test_frames_are_those_of_the_readable_networks():
     rest = np.repeat(subject().coefficients[None, :CROPPED, None], WINDOW, axis=2)
     driven = keypoints(window(torch.from_numpy(given), torch.arange(10)).contiguous().numpy())
     drawn = net.generator(image, keypoints(rest), driven[:1]).prediction
-    assert drawn.std() > 0.01
+    assert driven.abs().max() < 3 and drawn.std() > 0.01
     source = net.generator.encode(image, keypoints(rest))
     truth = (net.generator.draw(source, driven).prediction * 255).round().permute(0, 2, 3, 1).numpy()
     assert np.abs(np.stack(list(renderer(given))) - truth).max() <= 1

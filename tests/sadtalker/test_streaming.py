@@ -1,15 +1,17 @@
 """Speech of any length in constant memory: a stream gives what the same networks give on the whole at once."""
 
 import itertools
+import random
 
 import numpy as np
 import pytest
 import torch
-from test_official import CROPPED, humming, networks, rows, subject
+from test_official import CROPPED, calm, humming, networks, rows, subject
 
 from vocalface.observe.speech.mel import log_mel
 from vocalface.sadtalker import framing, official
 from vocalface.sadtalker.coefficients import Settings, mel_windows, residuals, smoothed
+from vocalface.sadtalker.keypoints import transform
 from vocalface.sadtalker.mapping import window
 from vocalface.sadtalker.motion import Style, poses
 from vocalface.sadtalker.posevae import smooth
@@ -56,6 +58,36 @@ def test_coefficients_do_not_depend_on_how_the_speech_is_cut():
     whole = rows(3.0)
     for sizes in ((16_000,), (4_801, 77)):
         assert np.abs(rows(3.0, pieces=lambda s, sizes=sizes: cut(s, *sizes)) - whole).max() < 1e-4
+
+
+@pytest.mark.parametrize("frames", [21, 75])
+def test_a_stream_is_one_pass_over_the_whole_speech(frames):
+    """Every stage on all frames at once, as the published code goes, against the stream, speech cut anywhere."""
+    net, portrait = calm(), subject()
+    settings = Settings(pose_style=3, seed=7, expression_scale=1.2)
+    sound = humming(frames / 25).samples
+    source = torch.from_numpy(portrait.coefficients[:CROPPED])
+    heard = torch.from_numpy(framing.mel_windows(log_mel(sound), frames))  # [T, 1, 80, 16]
+    shut = torch.from_numpy(framing.blinks(frames, random.Random(7))).float()[:, None]
+    draw = torch.Generator().manual_seed(7)
+    z = torch.stack([torch.randn(1, 64, generator=draw) for _ in range(3)])
+    with torch.no_grad():
+        made = net.expnet(heard, source[:64].expand(frames, -1), shut)
+        head = smooth(net.posevae.generate(heard[None], source[None, 64:], 3, z=z)[0].numpy())
+        whole = torch.cat([source[:64] + 1.2 * (made - source[:64]), torch.from_numpy(head)], 1)
+        image = torch.from_numpy(portrait.square).permute(2, 0, 1)[None] / 255
+        canonical = net.keypoints(image)
+        rest = transform(canonical, net.mapping(window(source[None], 0)))
+        driven = transform(canonical, net.mapping(window(whole, torch.arange(frames))))
+        pictures = net.generator.draw(net.generator.encode(image, rest), driven).prediction
+    speaker = official.Speaker(net, portrait, settings, batch=4)
+    streamed = np.stack(list(speaker.rows(cut(sound, 4_801, 77), frames)))
+    assert np.abs(streamed - whole.numpy()).max() < 1e-4
+    points = torch.cat(list(speaker.renderer._keypoints(streamed, {})))
+    assert driven.abs().max() < 3 and (points - driven).abs().max() < 1e-4
+    lanes = speaker.renderer.draw
+    with torch.no_grad():
+        assert (lanes.network(lanes.portrait, points) - pictures).abs().max() < 1e-4
 
 
 def test_frames_of_the_published_networks_come_while_the_speech_goes_on():
