@@ -113,7 +113,8 @@ class Lids:
         x = np.arange(camera.width, dtype=np.float32) + np.float32(0.5 + x0)
         y = (np.arange(camera.height, dtype=np.float32) + np.float32(0.5 + y0))[:, None]
         under = y - np.interp(x, top[order, 0], edge[:, 1]).astype(np.float32)  # px below the lid's edge
-        over = np.clip(0.5 - under, 0, 1) * float(smoothstep(0.0, 0.3, np.float64(blink)))
+        beside = np.maximum(top[order[0], 0] - x, x - top[order[-1], 0]) / max(0.12 * np.ptp(top[:, 0]), 1.0)
+        over = np.clip(0.5 - under, 0, 1) * np.clip(1 - beside, 0, 1) * float(smoothstep(0.0, 0.3, np.float64(blink)))
         cover = np.maximum(over, float(smoothstep(0.7, 1.0, np.float64(blink)))) * skin.alpha
 
         spot = out[y0 : y0 + camera.height, x0 : x0 + camera.width]
