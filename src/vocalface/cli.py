@@ -96,7 +96,9 @@ class Train(Common):
     coefficients: Literal["auto", "deep3d", "procedural"] = "auto"
     """sadtalker.*: of Deep3DFaceRecon (see `vocalface fetch sadtalker`), of our own face, or whichever is here."""
     renderer: Path | None = None
-    """sadtalker.mapping: weights of sadtalker.renderer (default: the published ones)."""
+    """sadtalker.mapping, sadtalker.expnet: weights of sadtalker.renderer (default: the published ones)."""
+    mapping: Path | None = None
+    """sadtalker.expnet: weights of sadtalker.mapping, to draw the lips that are read (default: the published ones)."""
 
 
 @dataclass(kw_only=True)
@@ -287,7 +289,7 @@ def observe(a: Observe) -> dict:
 
 
 HEAD_ONLY = ("size", "consent", "au_table", "face")  # options of `train` that networks have no use for
-NETWORK_ONLY = ("material", "corpus", "coefficients", "renderer")
+NETWORK_ONLY = ("material", "corpus", "coefficients", "renderer", "mapping")
 
 
 def train(a: Train) -> dict:
@@ -344,7 +346,7 @@ def train_network(a: Train) -> dict:
         raise ConfigError("the corpus is given twice", "--corpus", "leave one of them out")
     name, material = str(a.clip), a.material or a.corpus
     if a.preset == "open" and name in ("sadtalker.expnet", "sadtalker.posevae"):
-        refuse(a, ("coefficients", "renderer"), f"{name} --preset open")
+        refuse(a, ("coefficients", "renderer", "mapping"), f"{name} --preset open")
         return train_open(a, name.removeprefix("sadtalker."), material)
     from vocalface.sadtalker import trainings
 
@@ -352,7 +354,7 @@ def train_network(a: Train) -> dict:
     made = trainings.train(
         trainings.Request(
             name, material, a.output, a.preset or "official", a.set, a.seed, a.device, a.resume, a.coefficients,
-            a.renderer,
+            a.renderer, a.mapping,
         ),
         progress, lambda line: say(a, line),
     )  # fmt: skip

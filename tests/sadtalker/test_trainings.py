@@ -10,6 +10,7 @@ import pytest
 import scipy.io
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from test_cli import fails
@@ -18,8 +19,9 @@ from test_interruption import finished, hidden, struck, vocalface  # noqa: F401
 from vocalface import assets, media, presenter
 from vocalface.cli import main
 from vocalface.errors import AssetError, ConfigError
+from vocalface.nn.wav2lip import SyncNetColor
 from vocalface.observe import corpus
-from vocalface.sadtalker import checkpoints, teachers, train_expnet, train_mapping, trainings
+from vocalface.sadtalker import checkpoints, teachers, train_expnet, train_mapping, train_run, trainings
 
 SMALL = ("--preset", "tiny", "--quiet", "--set", "steps=2", "batch=2", "checkpoint_seconds=0")
 
@@ -109,7 +111,13 @@ def test_what_a_user_can_get_wrong(clips, renderer, tmp_path, capsys):
     text = said("sadtalker.mapping", clips)
     assert f"vocalface train sadtalker.renderer {clips}, or vocalface fetch sadtalker" in text
     assert "not there" in said("sadtalker.mapping", clips, "--renderer", tmp_path / "none.safetensors", *SMALL)
-    assert "takes no renderer" in said("sadtalker.expnet", clips, "--renderer", renderer)
+    assert "takes no renderer" in said("sadtalker.posevae", clips, "--renderer", renderer)
+    assert "takes no mapping" in said("sadtalker.mapping", clips, "--renderer", renderer, "--mapping", renderer)
+    assert "give --mapping as well" in said("sadtalker.expnet", clips, "--renderer", renderer)
+    other = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(1)}, other, {"kind": "sadtalker.mapping", "coefficients": "Deep3DFaceRecon"})
+    text = said("sadtalker.expnet", clips, "--renderer", renderer, "--mapping", other)
+    assert "knows coefficients of Deep3DFaceRecon, the corpus has those of procedural face" in text
     assert "vocalface fetch sadtalker" in said("sadtalker.expnet", clips, "--coefficients", "deep3d")
     assert "no option is called 'foo'" in said("sadtalker.expnet", clips, "--set", "foo=1")
     assert "'x' is no float" in said("sadtalker.expnet", clips, "--set", "lr=x")
@@ -253,6 +261,29 @@ def test_a_teacher_that_is_here_is_used(clips, run, tmp_path, monkeypatch, capsy
     given = teacher.audio_encoder.state_dict()
     assert all(torch.equal(v, given[k]) for k, v in loaded.audio_encoder.audio_encoder.state_dict().items())
     teachers.kept(run).unlink()
+
+
+def test_lips_are_read_where_all_that_takes_is_here(run, renderer, tmp_path, monkeypatch):
+    stage1, config = train_mapping.load_renderer(renderer), train_expnet.ExpNetConfig(batch=1)
+    train_run.run(
+        train_mapping.Trainer([run], stage1, replace(train_mapping.PRESETS["tiny"], steps=1)),
+        tmp_path / "m.safetensors", about={"coefficients": "procedural face"},
+    )  # fmt: skip
+    asked = trainings.Request("sadtalker.expnet", None, renderer=renderer, mapping=tmp_path / "m.safetensors")
+    training, source = trainings.TRAININGS[asked.name], teachers.coefficients()
+    drawing = trainings.drawing(asked, training, source)
+    assert drawing == (renderer, asked.mapping)
+    assert trainings.drawing(replace(asked, renderer=None, mapping=None), training, source) == (None, None)
+    given = trainings.Given(config, [run], trainings.World(), source, *drawing, None)
+    assert trainings.reader(given) is None  # no synchrony network
+    monkeypatch.setattr(assets, "find", lambda name: Path(name) if name == teachers.SYNCNET else None)
+    monkeypatch.setattr(checkpoints, "load_wav2lip", lambda path, which: SyncNetColor().eval())
+    read = trainings.reader(given)
+    batch = train_expnet.Batch(torch.zeros(1, 5, 1, 80, 16), *[None] * 4, [(0, 0)])
+    made = torch.zeros(1, 5, 64, requires_grad=True)
+    read(made, batch).backward()
+    assert made.grad.isfinite().all()
+    assert trainings.reader(replace(given, config=replace(config, frames=4))) is None
 
 
 def test_weights_that_are_no_vgg_are_an_error(tmp_path, monkeypatch):

@@ -151,6 +151,15 @@ def load_mapping(path: str | Path, *, training: bool = False) -> MappingNet:
     return _build("MappingNet", lambda: MappingNet(first.shape[1], **width), state, path, training)
 
 
+def about(path: str | Path) -> dict[str, str]:
+    """What a file of `train sadtalker.*` says of itself; nothing of other files."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (safetensors.SafetensorError, OSError):
+        return {}
+
+
 def _trained_mapping(path: Path) -> tuple[dict[str, Tensor], Tensor | None]:
     """State dict of `train sadtalker.mapping`, and its learned alignment [3]."""
     try:

@@ -15,7 +15,7 @@ from torch import nn
 
 from vocalface import assets, media
 from vocalface.errors import AssetError, ConfigError
-from vocalface.observe.corpus import Coefficients, Fitted, Progress, Run
+from vocalface.observe.corpus import SIDE, Coefficients, Fitted, Progress, Run
 from vocalface.observe.indices import LANDMARKS_68
 from vocalface.observe.landmarks import Landmarker
 from vocalface.sadtalker.align import landmarks_68
@@ -26,6 +26,8 @@ from vocalface.sadtalker.train_expnet import LandmarkModel
 RECON = "sadtalker/SadTalker_V0.0.2_256.safetensors"
 BASEL = "bfm/BFM_model_front.mat"
 WAV2LIP = "wav2lip/wav2lip.pth"
+SYNCNET = "wav2lip/lipsync_expert.pth"
+MAPPING = "sadtalker/mapping_00229-model.pth.tar"
 FACE = 96  # px, Wav2Lip's face
 CHIN = 0.05  # of the face's height that Wav2Lip's box goes on below it
 FOCAL, DISTANCE = 1015.0, 10.0  # px at 224 px; units of the face model, dm
@@ -146,14 +148,20 @@ def kept(run: Run) -> Path:
     return Path(f"{run.stem}.lips.npy")
 
 
+def face_box(points: np.ndarray) -> tuple[int, int, int, int]:
+    """Where Wav2Lip looks: left, top, right, bottom about landmarks [478, 3], px of a run's faces."""
+    low, high = points[:468, :2].min(0), points[:468, :2].max(0)
+    high[1] += CHIN * (high[1] - low[1])
+    x0, y0 = np.maximum(np.floor(low), 0).astype(int).tolist()
+    x1, y1 = np.minimum(np.ceil(high), SIDE).astype(int).tolist()
+    return x0, y0, x1, y1
+
+
 @torch.no_grad()
 def spoken(run: Run, wav2lip: nn.Module, device: str = "cpu", batch: int = 32):
     """Wav2Lip's faces [256, 256, 3] uint8 of a run, all from its first frame."""
-    face, points = run.face(0), np.asarray(run.landmarks[0])
-    low, high = points[:468, :2].min(0), points[:468, :2].max(0)
-    high[1] += CHIN * (high[1] - low[1])
-    x0, y0 = np.maximum(np.floor(low), 0).astype(int)
-    x1, y1 = np.minimum(np.ceil(high), face.shape[0]).astype(int)
+    face = run.face(0)
+    x0, y0, x1, y1 = face_box(np.asarray(run.landmarks[0]))
     square = media.resize(np.ascontiguousarray(face[y0:y1, x0:x1]), FACE, FACE)
     picture = torch.from_numpy(square[..., ::-1].copy()).to(device).permute(2, 0, 1).float() / 255  # blue first
     hidden = picture.clone()
@@ -168,5 +176,5 @@ def spoken(run: Run, wav2lip: nn.Module, device: str = "cpu", batch: int = 32):
         mouths = (made.permute(0, 2, 3, 1) * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
         for mouth in mouths:
             out = face.copy()
-            out[y0:y1, x0:x1] = media.resize(np.ascontiguousarray(mouth[..., ::-1]), int(x1 - x0), int(y1 - y0))
+            out[y0:y1, x0:x1] = media.resize(np.ascontiguousarray(mouth[..., ::-1]), x1 - x0, y1 - y0)
             yield out

@@ -36,12 +36,13 @@ class ExpNetConfig:
     landmarks: float = 0.01
     blink: float = 4.0
     lip_reading: float = 0.01
+    read: int = 2  # stretches of each process whose lips are drawn and read in a step
     seed: int = 0
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.frames) < 1 or self.lr <= 0:
-            raise ConfigError("steps, batch, frames and lr are positive", "ExpNetConfig", "see its defaults")
+        if min(self.steps, self.batch, self.frames, self.read) < 1 or self.lr <= 0:
+            raise ConfigError("steps, batch, frames, read and lr are positive", "ExpNetConfig", "see its defaults")
 
 
 PRESETS = {"official": ExpNetConfig(), "tiny": ExpNetConfig(steps=30, batch=4, frames=2, lr=1e-3)}
@@ -136,7 +137,8 @@ class Trainer:
             "landmarks and blinks": "on" if landmarks else "off: no landmark model",
             "lip reading": getattr(lip_reading, "name", "on") if lip_reading else "off: no network that reads lips",
         }
-        self.told = ([(len(c.expression), *sums(c.mel[0:1], c.expression, c.lips)) for c in self.material], self.terms)
+        told = [(len(c.expression), *sums(c.mel[0:1], c.expression, c.lips)) for c in self.material]
+        self.told = (told, self.terms, getattr(lip_reading, "digest", ""))
 
     def state(self) -> dict:
         return {"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}

@@ -2,7 +2,7 @@
 
 | name | learns from | wants | goes without |
 |---|---|---|---|
-| sadtalker.expnet | speech and expression of clips | sound | Wav2Lip (lips alone, the voice's encoder), landmarks |
+| sadtalker.expnet | speech and expression of clips | sound | Wav2Lip, landmarks, networks that draw and read lips |
 | sadtalker.posevae | speech and head pose; every person is a style | sound | Wav2Lip (the voice's encoder) |
 | sadtalker.renderer | two frames of one run | | VGG-19 |
 | sadtalker.mapping | two frames of one run and their coefficients | a renderer's weights | VGG-19, its pose estimator |
@@ -23,9 +23,11 @@ import torch
 
 from vocalface import assets
 from vocalface.errors import AssetError, ConfigError, ObservationsError, OutputError
+from vocalface.nn.wav2lip import SYNC_FRAMES
 from vocalface.observe import corpus
 from vocalface.sadtalker import (
     checkpoints,
+    lip_reading,
     losses,
     teachers,
     train_expnet,
@@ -54,7 +56,8 @@ class Request:
     device: str = "auto"
     resume: bool = True
     coefficients: teachers.Choice = "auto"
-    renderer: Path | None = None  # of the mapping
+    renderer: Path | None = None  # of the mapping; with `mapping`, what draws the lips that ExpNet's training reads
+    mapping: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Given:
     world: World
     source: corpus.Coefficients
     renderer: Path | None
+    mapping: Path | None
     progress: corpus.Progress | None
 
 
@@ -95,7 +99,19 @@ def expnet(given: Given) -> train_expnet.Trainer:
     ]
     return train_expnet.Trainer(
         clips, given.config, given.world, voice=wav2lip.audio_encoder.state_dict() if wav2lip else None,
-        landmarks=teachers.landmark_model(given.source.name),
+        landmarks=teachers.landmark_model(given.source.name), lip_reading=reader(given),
+    )  # fmt: skip
+
+
+def reader(given: Given) -> lip_reading.LipReader | None:
+    """What reads lips, where Wav2Lip's synchrony network is here and something draws by the corpus' coefficients; it
+    reads stretches of five frames alone."""
+    expert = assets.find(teachers.SYNCNET)
+    if None in (expert, given.renderer, given.mapping) or given.config.frames != SYNC_FRAMES:
+        return None
+    return lip_reading.LipReader(
+        given.runs, train_mapping.load_renderer(given.renderer), checkpoints.load_mapping(given.mapping),
+        checkpoints.load_wav2lip(expert, "syncnet"), given.world.device, given.config.read,
     )  # fmt: skip
 
 
@@ -127,14 +143,14 @@ class Training:
     presets: Mapping[str, Any]
     build: Callable[[Given], train_run.Trainer]
     sound: bool = False  # clips without sound are of no use
-    renderer: bool = False  # stage 1 comes first
+    takes: tuple[str, ...] = ()  # of the renderer's and the mapping's weights
 
 
 TRAININGS: dict[str, Training] = {
-    "sadtalker.expnet": Training(train_expnet.PRESETS, expnet, sound=True),
+    "sadtalker.expnet": Training(train_expnet.PRESETS, expnet, sound=True, takes=("renderer", "mapping")),
     "sadtalker.posevae": Training(train_posevae.PRESETS, posevae, sound=True),
     "sadtalker.renderer": Training(train_facevid2vid.PRESETS, renderer),
-    "sadtalker.mapping": Training(train_mapping.PRESETS, mapping, renderer=True),
+    "sadtalker.mapping": Training(train_mapping.PRESETS, mapping, takes=("renderer",)),
 }
 
 
@@ -150,7 +166,7 @@ def train(asked: Request, reporter: Reporter, say: Callable[[str], None] = lambd
     Raises:
         ConfigError, ObservationsError, AssetError, DeviceError, OutputError.
     """
-    training, config, output, stage1 = checked(asked)
+    training, config, output = checked(asked)
     cuda = asked.device == "cuda" or (asked.device == "auto" and torch.cuda.is_available())
     world = distributed.join("cuda" if cuda else "cpu")
     world.check(config.batch)
@@ -164,7 +180,7 @@ def train(asked: Request, reporter: Reporter, say: Callable[[str], None] = lambd
         raise ObservationsError(
             f"no clip for {asked.name} has sound", asked.corpus, "give clips of talking people with their sound"
         )
-    trainer = training.build(Given(config, runs, world, source, stage1, progress))
+    trainer = training.build(Given(config, runs, world, source, *drawing(asked, training, source), progress))
     about = {"coefficients": source.name}
     if world.leads:
         for key, value in (about | trainer.terms).items():
@@ -183,8 +199,8 @@ def train(asked: Request, reporter: Reporter, say: Callable[[str], None] = lambd
     }  # fmt: skip
 
 
-def checked(asked: Request) -> tuple[Training, Any, Path, Path | None]:
-    """Training, configuration, output and stage 1's weights, before anything is computed."""
+def checked(asked: Request) -> tuple[Training, Any, Path]:
+    """Training, configuration and output, before anything is computed."""
     training = TRAININGS.get(asked.name)
     if training is None:
         raise ConfigError(f"there is no network {asked.name!r}", "vocalface train", f"use {', '.join(TRAININGS)}")
@@ -201,15 +217,40 @@ def checked(asked: Request) -> tuple[Training, Any, Path, Path | None]:
         )  # fmt: skip
     output = asked.output or Path(f"{asked.name.removeprefix('sadtalker.')}.safetensors")
     check_writable(train_run.check_output(output))
-    if asked.renderer is not None and not training.renderer:
-        raise ConfigError(f"{asked.name} takes no renderer", "--renderer", "leave it out")
-    stage1 = (asked.renderer or assets.find(teachers.RECON)) if training.renderer else None
-    if training.renderer and stage1 is None:
+    for option in ("renderer", "mapping"):
+        path = getattr(asked, option)
+        if path is not None and option not in training.takes:
+            raise ConfigError(f"{asked.name} takes no {option}", f"--{option}", "leave it out")
+        if path is not None and not path.is_file():
+            raise AssetError(
+                f"the {option}'s weights are not there", path, f"vocalface train sadtalker.{option} CORPUS"
+            )
+    if "mapping" in training.takes and (asked.renderer is None) != (asked.mapping is None):
+        raise ConfigError("lips are drawn by a renderer and its mapping", "--renderer", "give --mapping as well")
+    if training.takes == ("renderer",) and asked.renderer is None and assets.find(teachers.RECON) is None:
         raise AssetError(
             "the mapping moves a renderer, whose weights are not given", "--renderer",
             f"vocalface train sadtalker.renderer {asked.corpus}, or vocalface fetch sadtalker",
         )  # fmt: skip
-    return training, config, output, stage1
+    return training, config, output
+
+
+def drawing(asked: Request, training: Training, source: corpus.Coefficients) -> tuple[Path | None, Path | None]:
+    """Weights of renderer and mapping: those that are given, or the published ones; a mapping speaks one kind of
+    coefficients, the published one Deep3DFaceRecon's. Raises ConfigError when it is another than the corpus'."""
+    stage1, stage2 = (getattr(asked, n) if n in training.takes else None for n in ("renderer", "mapping"))
+    if "renderer" in training.takes and stage1 is None:
+        stage1 = assets.find(teachers.RECON)
+    if "mapping" in training.takes and stage2 is None and source.name == teachers.Reconstructed.name:
+        stage2 = assets.find(teachers.MAPPING)
+    if stage2 is not None and asked.mapping is not None:
+        spoken = checkpoints.about(stage2).get("coefficients", teachers.Reconstructed.name)
+        if spoken != source.name:
+            raise ConfigError(
+                f"the mapping knows coefficients of {spoken}, the corpus has those of {source.name}", stage2,
+                "train it on this corpus, or choose others with --coefficients",
+            )  # fmt: skip
+    return stage1, stage2
 
 
 def check_writable(output: Path) -> None:
