@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.signal import savgol_coeffs
 from torch import nn
 
 from vocalface.errors import ConfigError
@@ -115,6 +116,7 @@ def idle_windows(frames: int) -> Iterator[np.ndarray]:
 def smoothed(rows: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """`posevae.smooth` of rows [6] that come one by one, 6 frames later."""
     known: deque[np.ndarray] = deque(maxlen=SMOOTHED)
+    middle = savgol_coeffs(SMOOTHED, 2)  # what the filter does away from both ends
     half, seen = SMOOTHED // 2, 0
     for row in rows:
         known.append(row)
@@ -122,7 +124,7 @@ def smoothed(rows: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         if seen == SMOOTHED:
             yield from smooth(np.stack(known))[: half + 1]
         elif seen > SMOOTHED:
-            yield smooth(np.stack(known))[half]
+            yield (middle @ np.stack(known)).astype(np.float32)
     if known:
         yield from smooth(np.stack(known))[half + 1 if seen >= SMOOTHED else 0 :]
 

@@ -196,7 +196,7 @@ class _Flow(nn.Module):
             x = torch.cat([F.relu_(conv(x)), maps.pop()], 1)
         x = F.relu_(self.last(x))
         mask = torch.softmax(self.mask(x), 1)
-        mask = torch.where(mask < MASK_FLOOR, 0.0, mask)
+        mask = mask * (mask >= MASK_FLOOR)
         moved = torch.einsum("bkdhw,bkc->bdhwc", mask[:, 1:], shifts)
         return grid * mask.sum(1)[..., None] + moved, torch.sigmoid(self.occlusion(x.flatten(1, 2)).float())
 
