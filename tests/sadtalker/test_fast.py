@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from compare import error
 from torch.utils.flop_counter import FlopCounterMode
 
-from vocalface.errors import ConfigError
+from vocalface.errors import ConfigError, DeviceError
 from vocalface.nn.spade import fold_spectral_norm
 from vocalface.sadtalker import fast
 from vocalface.sadtalker.blocks import coordinate_grid, gaussians
@@ -197,6 +197,19 @@ def test_no_batch_waits_for_the_next_where_nothing_runs_beside():
     frames = fast.Lanes(made, made.prepare(source), 2)(asked.append(i) or d for i, d in enumerate(driving.split(2)))
     next(frames)
     assert asked == [0]
+
+
+def test_a_batch_that_does_not_fit_is_said(monkeypatch):
+    source, driving = given(2)
+    made = fast.FastGenerator(network())
+    lanes = fast.Lanes(made, made.prepare(source), 2)
+
+    def full(portrait, keypoints):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(made, "pixels", full)
+    with pytest.raises(DeviceError, match="2 frames do not fit"):
+        next(lanes([driving]))
 
 
 def test_pixels_are_rounded_and_stay_in_range():

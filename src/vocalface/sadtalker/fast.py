@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vocalface.errors import ConfigError
+from vocalface.errors import ConfigError, DeviceError
 from vocalface.nn.spade import SPADE, SPADEResnetBlock
 from vocalface.sadtalker.blocks import coordinate_grid
 from vocalface.sadtalker.facevid2vid import (
@@ -354,12 +354,16 @@ class Lanes:
         portrait: see `FastGenerator.prepare`.
         batch: frames of a full batch.
         record: whether to try recording.
+
+    Raises:
+        DeviceError: a batch does not fit the device's memory; also while it is drawn.
     """
 
     def __init__(self, network: FastGenerator, portrait: Prepared, batch: int, record: bool = True) -> None:
         self.network, self.portrait, self.batch = network, portrait, batch
         self.cuda = portrait.volume.is_cuda
-        self.recorded = _recorded(network, portrait, batch) if self.cuda and record else None
+        with _fitting(batch):
+            self.recorded = _recorded(network, portrait, batch) if self.cuda and record else None
 
     @torch.no_grad()
     def __call__(self, batches: Iterable[Tensor]) -> Iterator[np.ndarray]:
@@ -374,7 +378,8 @@ class Lanes:
 
     def _draw(self, driving: Tensor) -> Tensor:
         if self.recorded is None or len(driving) < self.batch:
-            return self.network.pixels(self.portrait, driving)
+            with _fitting(self.batch):
+                return self.network.pixels(self.portrait, driving)
         graph, given, made = self.recorded
         given.copy_(driving)
         graph.replay()
@@ -389,6 +394,14 @@ class Lanes:
         event = torch.cuda.Event()
         event.record()
         return pinned, event
+
+
+@contextmanager
+def _fitting(batch: int) -> Iterator[None]:
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise DeviceError(f"{batch} frames do not fit the GPU's memory", "--batch", "give a smaller one") from error
 
 
 def _arrived(pixels: Tensor, event: torch.cuda.Event | None) -> Iterator[np.ndarray]:
@@ -433,6 +446,8 @@ def exact() -> Iterator[None]:
 
 def precision(name: str, device: torch.device | str) -> torch.dtype:
     """The type of the convolutions: auto is bfloat16 on a CUDA device that multiplies it, float32 elsewhere.
+
+    float16 rounds eight times finer than bfloat16, but what passes 65,504 becomes infinite.
 
     Raises ConfigError.
     """
