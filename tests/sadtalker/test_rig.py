@@ -63,3 +63,21 @@ def test_beside_teeth_of_the_portrait_nothing_sticks_out_of_pursed_lips():
     behind = np.flatnonzero(lips)[np.flatnonzero(lips) >= rig.LANDMARKS]
     left, right = px[rig.LIP_UPPER[0], 0], px[rig.LIP_UPPER[-1], 0]
     assert px[behind, 0].min() > left - 1 and px[behind, 0].max() < right + 1
+
+
+def test_hair_before_a_ground_of_its_own_turns_wholly_and_only_cut_off_sides_stand_still():
+    landmarks, turn = portrait().landmarks, Pose(angles=(0.0, 0.0, 0.2))
+    below = np.array([False, False, False, True])
+    dragged, apart = (rig.build(landmarks, SIZE, cut) for cut in (None, below))
+    moved = {}
+    for name, built in (("dragged", dragged), ("apart", apart)):
+        rest, turned = (built.project(built.deform(pose)) for pose in (Pose(), turn))
+        moved[name] = np.linalg.norm(turned - rest, axis=1)
+    half = np.ptp(landmarks[[234, 454], 0]) / 2
+    away = np.abs(apart.uv[:, 0] - landmarks[[234, 454], 0].mean()) / half
+    beside = (away > 1.8) & (away < 2.2) & (apart.uv[:, 1] < landmarks[2, 1]) & (apart.uv[:, 1] > landmarks[10, 1])
+    assert beside.any()
+    assert apart.follow[beside].min() > 0.99 and dragged.follow[beside].max() < 1
+    top, bottom = apart.uv[:, 1] < 1, apart.uv[:, 1] > SIZE - 1
+    assert moved["dragged"][top | bottom].max() < 0.1 and moved["apart"][bottom].max() < 0.1
+    assert moved["apart"][top].max() > 5

@@ -357,8 +357,7 @@ void warp_band(const std::vector<Projected>& points, const int32_t* faces, const
             std::memcpy(&w, vs + at, sizeof u);
             const auto seen = inverse_z > 0.0f;
             const Lanes z = 1.0f / (seen ? inverse_z : inverse_z + 1.0f);
-            u = seen ? u * z : kCount + (float(x) + 0.5f);
-            w = seen ? w * z : kNothing + (float(first_row + y) + 0.5f);
+            u *= z, w *= z;
             u = limited(u - 0.5f, float(t.width - 1)), w = limited(w - 0.5f, float(t.height - 1));
             const Flags left = __builtin_convertvector(limited(u, float(t.width - 2)), Flags);  // two texels in one load
             const Flags top = __builtin_convertvector(limited(w, float(t.height - 2)), Flags);
@@ -373,7 +372,7 @@ void warp_band(const std::vector<Projected>& points, const int32_t* faces, const
             }
             Flags words[4];
             std::memcpy(words, corners, sizeof words);
-            const Lanes share = between(words, 24, fu, fv) * (1.0f / 255.0f);
+            const Lanes share = seen ? between(words, 24, fu, fv) * (1.0f / 255.0f) : kNothing;
             Lanes color[3];
             for (int c = 0; c < 3; ++c) color[c] = between(words, 8 * c, fu, fv);
             uint8_t* pixels = out + 3 * (row + x);
@@ -438,8 +437,7 @@ int vf_mesh_render(const float* xyz, int vertices, const int32_t* faces, const u
 }
 
 // A texture [height,width,4] drawn on a mesh, one sample a pixel, by its alpha over `under` [height,width,3], into bytes
-// [height,width,3]. Where no triangle is, the texture is seen where it lies. 0 on success, 1 on a face index out of
-// range.
+// [height,width,3]; `under` alone where no triangle is. 0 on success, 1 on a face index out of range.
 int vf_mesh_warp(const float* xyz, int vertices, const int32_t* faces, int count, const float* uv,
                  const uint8_t* texture, const uint8_t* under, float fx, float fy, float cx, float cy, int width,
                  int height, int threads, uint8_t* out) {

@@ -102,8 +102,8 @@ def warp(
 
     Args:
         vertices: [V, 3] camera coordinates; faces: [F, 3]; uv: [V, 2] texels, as of `render_mesh`.
-        texture: [H, W, 4] uint8, the camera's size; bilinear. Its alpha lays it over `under`; where no triangle is, it
-            is seen where it lies.
+        texture: [H, W, 4] uint8, the camera's size; bilinear. Its alpha lays it over `under`, which is seen
+            alone where no triangle is.
         under: [H, W, 3] uint8.
         backend: auto, cpu (C++) or reference (NumPy).
 

@@ -115,8 +115,5 @@ def warp(vertices, faces, uv, texture, under, camera: Camera) -> np.ndarray:
 
     color, seen = drawn(texture)
     alpha = drawn(np.repeat(texture[..., 3:], 4, axis=2))[0][..., :1]
-    still = texture / np.float32(255)
-    color = np.where(seen[..., None] > 0, color, still[..., :3])
-    alpha = np.where(seen[..., None] > 0, alpha, still[..., 3:])
     ground = under / np.float32(255)
-    return ((ground + alpha * (color - ground)) * 255 + 0.5).astype(np.uint8)
+    return ((ground + seen[..., None] * alpha * (color - ground)) * 255 + 0.5).astype(np.uint8)

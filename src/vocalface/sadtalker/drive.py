@@ -37,8 +37,10 @@ class Puppet:
     def __init__(self, portrait: Portrait) -> None:
         self.portrait, self.threads = portrait, 1
         self.rig = rig.build(portrait.landmarks, portrait.image.shape[0])
-        self.interior = interior.build(self.rig, portrait.image)
         self.ground = ground.build(self.rig, portrait.image)
+        if self.ground is not None:
+            self.rig = rig.build(portrait.landmarks, portrait.image.shape[0], self.ground.cut)
+        self.interior = interior.build(self.rig, portrait.image)
         self.lids = Lids(self.rig, portrait.image)
         corners = portrait.landmarks[[rig.LIP_UPPER[0], rig.LIP_UPPER[-1]], :2]
         self.soft = max(0.02 * float(np.linalg.norm(corners[1] - corners[0])), 0.3)  # px, blur of the mouth's inside

@@ -25,6 +25,12 @@ class Ground:
     plate: np.ndarray  # [S, S, 3] uint8
     outline: np.ndarray  # [S, S] uint8, how far a pixel of the portrait hides the ground
 
+    @property
+    def cut(self) -> np.ndarray:
+        """At which sides (left, top, right, bottom) the person reaches the picture's border [4] bool."""
+        o = self.outline
+        return np.array([o[:, 0].max(), o[0].max(), o[:, -1].max(), o[-1].max()]) > 127
+
 
 def build(rig: Rig, image: np.ndarray, person: np.ndarray | None = None) -> Ground | None:
     """The ground of a portrait [S, S, 3] uint8, or None where no person mask can be had or believed.

@@ -37,6 +37,7 @@ LASH = 0.0035  # m, strip over the lid's edge that closes with it unstretched
 STRETCH = 0.15  # share of a blink that the skin about the eye makes; the lid itself is painted (`lids`)
 ARCH = 0.9  # an opened mouth: 0.5 is an ellipse, whose ends are boxes on lips of eleven points; 1 a parabola
 STEEPEST = 1.0  # px of depth to one px across
+NEAR, FAR = (1.45, 2.4), (2.4, 3.6)  # half widths of the face: so far things turn with the head, there no more
 FIELDS = ("jaw", "part", "close", "width", "round", "tuck", "upper", "brow", "blink")
 
 
@@ -135,8 +136,14 @@ def hump(x: np.ndarray, width: float) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------------------------- building
-def build(landmarks: np.ndarray, size: int) -> Rig:
-    """The rig of a face whose 478 landmarks [478, 3] lie in a square crop of `size` px."""
+def build(landmarks: np.ndarray, size: int, cut: np.ndarray | None = None) -> Rig:
+    """The rig of a face in a square crop.
+
+    Args:
+        landmarks: [478, 3] px; size: side of the crop, px.
+        cut: [4] bool, at which sides of the crop (left, top, right, bottom) the person is cut off, when the ground is
+            drawn apart: then hair turns with the head however far it hangs, and only those sides stand still.
+    """
     points = landmarks[:LANDMARKS].astype(np.float64)
     across = points[263] - points[33]
     x_axis = across / np.linalg.norm(across)
@@ -161,7 +168,7 @@ def build(landmarks: np.ndarray, size: int) -> Rig:
     mouth = lips(local)
     border = np.minimum(points[:, :2], size - points[:, :2]).min(1) / size
     fields = motions(local, mouth) * smoothstep(0, 0.04, border)[:, None]
-    follow = following(local, points[:, :2], size)
+    follow = following(local, points[:, :2], size, cut)
 
     chart = points[:, :2].copy()  # the mouth stands open in it, so that triangles do not bridge the lips
     chart += (fields[FIELDS.index("part")] * 0.02 @ axes.T)[:, :2] * per_metre
@@ -287,17 +294,19 @@ def carried(local: np.ndarray, fields: np.ndarray, used: np.ndarray, mouth: Mout
     return moved
 
 
-def following(local: np.ndarray, px: np.ndarray, size: int) -> np.ndarray:
+def following(local: np.ndarray, px: np.ndarray, size: int, cut: np.ndarray | None) -> np.ndarray:
     """How far each vertex goes with the head [V]: hair and ears wholly, neck in part, ground and border not at all."""
     top, chin = local[10, 1], local[152, 1]
     half, tall = np.ptp(local[[234, 454], 0]) / 2, (chin - top) / 2
     x = np.abs(local[:, 0] - local[[234, 454], 0].mean()) / half
     y = (local[:, 1] - (top + chin) / 2) / tall
     r = np.hypot(x, np.minimum(y, 0))
-    weight = 1 - smoothstep(1.45, 2.4, r)
+    weight = 1 - smoothstep(*(NEAR if cut is None else FAR), r)
     weight *= 1 - smoothstep(0.95, 2.1, y)
-    border = np.minimum(px, size - px).min(1) / size
-    free = smoothstep(0, 0.10, border)
+    border = np.concatenate([px, size - px], axis=1) / size
+    if cut is not None:
+        border = np.where(cut, border, 1.0)
+    free = smoothstep(0, 0.10, border.min(1))
     weight = weight * free
     weight[:LANDMARKS] = np.minimum(1, free[:LANDMARKS] * 3)
     return weight
