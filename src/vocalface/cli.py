@@ -307,9 +307,10 @@ def train(a: Train) -> dict:
     from vocalface.hmtalker.train import train as run
 
     choose_device(a.device)
-    config = preset(a.preset or "fast").replace(seed=a.seed, **overrides(a.set))
+    config = preset(a.preset or "fast")
     if a.size:
-        config = config.replace(size=a.size)
+        config = config.at_size(a.size)
+    config = config.replace(seed=a.seed, **overrides(a.set))
     output = a.output or Path(f"{a.clip.name.split('.')[0]}.vface")
     Head.check_output(output)  # before the long look at the clip
     progress = reporter(a)
@@ -530,7 +531,10 @@ def ablate(a: Ablate) -> dict:
     check_variants(a.variants)
     if len({c.stem for c in a.clips}) < len(a.clips):
         raise ConfigError("two clips have one name", ", ".join(map(str, a.clips)), "rename one of them")
-    config = preset(a.preset).replace(**overrides(a.set), **({"size": a.size} if a.size else {}))
+    config = preset(a.preset)
+    if a.size:
+        config = config.at_size(a.size)
+    config = config.replace(**overrides(a.set))
     progress = reporter(a)
     folder = a.output or Path("ablation")
     folder.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,9 @@ class Config:
     align_detach: bool = False
 
     # --- schedule ----------------------------------------------------------------------------------------------
+    follow_drift: bool = False  # the sound is moved to where the lips are: footage runs off by up to a frame
     speech_steps: int = 0  # alignment of CMDM alone, no pixels, before the stages
+    teacher: bool = False  # it learns the answers of a kernel ridge regression, on blended windows too
     warmup_steps: int = 3_000  # static field, within the face stage
     face_steps: int = 50_000
     mouth_steps: int = 50_000
@@ -75,6 +77,7 @@ class Config:
     lr_grid: float = 5e-3
     lr_net: float = 5e-4
     lr_speech: float = 5e-4  # AudioNet and the mapper
+    lr_align: float = 1e-3  # of both while speech is aligned
     lr_attention: float = 2.5e-3
     pose_steps: int = 0  # Gauss-Newton steps on a training frame's pose before each step on it
 
@@ -117,6 +120,12 @@ class Config:
             )
         return dataclasses.replace(self, **changes)
 
+    def at_size(self, size: int) -> Config:
+        """For another training size, px. Heads that start from the tracked surface get more Gaussians where there are
+        more pixels (10,000 at 256 px, 16,000 at 512); densification finds its own number."""
+        more = (size / self.size) ** 0.68 if self.init == "surface" else 1
+        return self.replace(size=size, face_gaussians=int(round(self.face_gaussians * more, -2)))
+
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
 
@@ -133,7 +142,9 @@ _CPU = Config(
     init="surface",
     sh_degree=0,
     densify_until=0,
+    follow_drift=True,
     speech_steps=600,
+    teacher=True,
     upper="au+shape",
     color_motion=True,
     fuse_motion=True,
@@ -149,7 +160,7 @@ _CPU = Config(
     lr_color=5e-3,
     pose_steps=1,
     condition_noise=0.1,
-    feature_noise=1.0,
+    feature_noise=0.5,
     pixel_noise=1.0,
     upper_noise=0.3,
     net_decay=0.1,
@@ -162,7 +173,7 @@ PRESETS: dict[str, Config] = {
     "paper": Config(),
     "fast": _CPU.replace(
         preset="fast", size=256, face_gaussians=10_000, mouth_gaussians=3_000, warmup_steps=400,
-        face_steps=12_000, mouth_steps=2_500, fuse_steps=8_000,
+        face_steps=8_000, mouth_steps=2_000, fuse_steps=5_000,
     ),
     "demo": _CPU.replace(
         preset="demo", size=192, face_gaussians=6_000, mouth_gaussians=1_500, warmup_steps=300,

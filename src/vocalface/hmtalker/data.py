@@ -17,10 +17,22 @@ import numpy as np
 from vocalface import media
 from vocalface.errors import MediaError, ObservationsError, OutputError
 from vocalface.hmtalker.config import Config
+from vocalface.hmtalker.hearing import at_time, drift
 from vocalface.observe import indices, store
 from vocalface.observe.action_units import eyes, lift
 from vocalface.observe.speech import extractor
-from vocalface.types import FACE, FPS, HAIR, LOWER_AU_INDEX, MOUTH, UPPER_AU_INDEX, Camera, CropBox, Observations
+from vocalface.types import (
+    AU_NAMES,
+    FACE,
+    FPS,
+    HAIR,
+    LOWER_AU_INDEX,
+    MOUTH,
+    UPPER_AU_INDEX,
+    Camera,
+    CropBox,
+    Observations,
+)
 
 Progress = Callable[[int, int, str], None]
 CHANNELS = 8  # image 3, behind 3, head alpha 1, labels 1
@@ -53,6 +65,7 @@ class Material:
     lips: np.ndarray  # [T, 4] int, lips_rect x0 y0 x1 y1 relative to the box
     gap: np.ndarray  # [T] float32, inner-lip opening, px
     valid: np.ndarray  # [T] bool
+    drift: np.ndarray  # [T] float32, frames by which lips are later than sound; `features` have followed it
     silent: np.ndarray  # [T] bool, speech level under the threshold
     landmarks: np.ndarray  # [T, 478, 3]
     path: Path
@@ -64,15 +77,6 @@ class Material:
         with open(self.path, "rb") as f:
             raw = np.frombuffer(os.pread(f.fileno(), size, i * size), np.uint8).reshape(h, w, CHANNELS)
         return Frame(raw[..., :3], raw[..., 3:6], raw[..., 6], raw[..., 7])
-
-
-def window(features, i: np.ndarray, length: int = 8):
-    """Rows i - length/2 .. i + length/2 - 1 of `features` [T, D] (array or tensor); edge rows repeat: [..., L, D].
-
-    The published code pads with zeros, which for most features is far from silence.
-    """
-    rows = np.asarray(i)[..., None] + np.arange(-(length // 2), length - length // 2)
-    return features[np.clip(rows, 0, len(features) - 1)]
 
 
 def train_frames(frames: int, fraction: float) -> int:
@@ -185,13 +189,22 @@ def prepare(obs: Observations, config: Config, folder: Path, progress: Progress 
     limit = np.array([box[2] - box[0], box[3] - box[1]] * 2)
     lips = np.clip(np.round(lips), 0, limit).astype(int)
     inner = landmarks[:, indices.LIPS_INNER, 1]
+    gap = (inner.max(1) - inner.min(1)).astype(np.float32)
+    train = train_frames(n, config.val_fraction)
+    late = np.zeros(n, np.float32)
+    if config.follow_drift:  # found where we train; what is held out is not looked at
+        known = features[:train]
+        parted = obs.track.action_units[:train, [AU_NAMES.index("AU25"), AU_NAMES.index("AU26")]]
+        late[:train] = drift((known - known.mean(0)) / (known.std(0) + 1e-3), np.column_stack([gap[:train], parted]))
+        late[train:] = late[train - 1]
+        features = at_time(features, late)
     level = speech_level(samples, n)
     return Material(
-        frames=n, train=train_frames(n, config.val_fraction), box=box, camera=obs.camera.scaled(scale),
+        frames=n, train=train, box=box, camera=obs.camera.scaled(scale),
         poses=obs.track.head_pose.astype(np.float32), features=features, feature_name=feature.name,
         explicit=explicit_features(obs, config),
-        upper=upper_features(obs, config), lips=lips, gap=(inner.max(1) - inner.min(1)).astype(np.float32),
-        valid=obs.track.valid, silent=level < silence_threshold(level), landmarks=landmarks, path=path,
+        upper=upper_features(obs, config), lips=lips, gap=gap,
+        valid=obs.track.valid, drift=late, silent=level < silence_threshold(level), landmarks=landmarks, path=path,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ Stages follow the paper (section 3.4); what the presets change is said in `PAPER
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import shutil
 import time
@@ -21,9 +22,10 @@ from vocalface.errors import ConfigError, DeviceError
 from vocalface.hmtalker import validate
 from vocalface.hmtalker.collect import head_of
 from vocalface.hmtalker.config import Config, preset
-from vocalface.hmtalker.data import Frame, Material, prepare, window
+from vocalface.hmtalker.data import Frame, Material, prepare
 from vocalface.hmtalker.densify import densify_and_prune
 from vocalface.hmtalker.head import Head
+from vocalface.hmtalker.hearing import Teacher, window
 from vocalface.hmtalker.model import (
     FaceField,
     MouthField,
@@ -134,6 +136,7 @@ class Trainer:
         if self.lpips is not None:
             self.lpips.to(self.device)
         self._optimisers, self._grad2d = {}, {}
+        self.__dict__.pop("teacher", None)
         return self
 
     # ------------------------------------------------------------------------------------------------- bookkeeping
@@ -211,7 +214,7 @@ class Trainer:
         else:
             net = self.face_net if which == "face" else self.mouth_net
             grids, attention, speech, rest = [], [], [], []
-            lr_attention = c.lr_speech if c.speech_steps else c.lr_attention
+            lr_speech, lr_attention = c.lr_speech, c.lr_speech if c.speech_steps else c.lr_attention
             for key, p in net.named_parameters():
                 if key.startswith("encoder."):
                     grids.append(p)
@@ -221,10 +224,12 @@ class Trainer:
                     speech.append(p)
                 else:
                     rest.append(p)
+            if name.endswith(".align"):
+                lr_speech = lr_attention = c.lr_align
             groups = [
                 {"params": grids, "lr": c.lr_grid, "weight_decay": 0.0},
                 {"params": attention, "lr": lr_attention, "weight_decay": 1e-4},
-                {"params": speech, "lr": c.lr_speech, "weight_decay": c.net_decay},
+                {"params": speech, "lr": lr_speech, "weight_decay": c.net_decay},
                 {"params": rest, "lr": c.lr_net, "weight_decay": 0.0},
             ]
             made = torch.optim.AdamW(groups, betas=(0.9, 0.99), eps=1e-8, fused=True)
@@ -299,19 +304,28 @@ class Trainer:
         limit = max(self.material.train - length, 1)
         starts = torch.randint(limit, (batch,), generator=gen).numpy()
         rows = np.clip(starts[:, None] + np.arange(length), 0, self.material.train - 1)
-        window = self.windows(rows)
+        window, seen = self.windows(rows), self.explicit[rows]
+        if c.teacher:
+            share = torch.rand((batch, 1, 1, 1), generator=gen).to(self.device)
+            other = torch.randperm(batch, generator=gen).to(self.device)
+            window = (1 - share) * window + share * window[other]
+            seen = self.teacher(window)
         window = window + c.feature_noise * self.noise(window, gen)
-        motion = self.face_net.motion(window, self.upper[rows], self.explicit[rows], "audio")
+        motion = self.face_net.motion(window, self.upper[rows], seen, "audio")
         loss = alignment_loss(motion.c_ea, motion.c_ev, c.align_detach)
         if self.face_net.explicit.keep:
-            seen = self.explicit[rows]
             said = motion.c_ea[..., -seen.shape[-1] :]
             spread = self.explicit[: self.material.train].std(0) + 0.05
             a, b = (seen - seen.mean((0, 1))) / spread, (said - said.mean((0, 1))) / spread
             r = (a * b).mean((0, 1)) / ((a * a).mean((0, 1)) * (b * b).mean((0, 1)) + 1e-6).sqrt()
             loss = loss + ((said - seen) / spread).square().mean() + 0.5 * (1 - r).mean()
-        self._update(loss, ["motion.face"])
+        self._update(loss, ["motion.face.align"], self.step / c.speech_steps)
         return loss.item()
+
+    @functools.cached_property
+    def teacher(self) -> Teacher:
+        """What the training frames say of speech and the explicit feature."""
+        return Teacher(self.windows(self.trainable), self.explicit[self.trainable])
 
     def face_step(self) -> float:
         c, gen = self.config, self.generator()

@@ -35,6 +35,7 @@ class Validation:
     curves: np.ndarray | None = None
     gate: np.ndarray | None = None
     opening: tuple[np.ndarray, np.ndarray] | None = None
+    drift: np.ndarray | None = None  # frames by which the lips are later than the sound
 
 
 @torch.no_grad()
@@ -131,7 +132,7 @@ def validate(trainer: Trainer, obs: Observations, head: Head, progress=None) -> 
         gate = (listening @ alpha_mean / (listening.sum(1) + 1e-9)).numpy()
     return Validation(
         metrics, table, strips, au_curves, np.array(trainer.curves).reshape(-1, 4),
-        gate_picture(runtime, head, gate, m, rows[0], control["audio"], size), opening,
+        gate_picture(runtime, head, gate, m, rows[0], control["audio"], size), opening, m.drift,
     )  # fmt: skip
 
 
@@ -229,6 +230,8 @@ def write_report(result: Validation, head: Head, path: Path) -> Path:
         report.curve(f"{name}: seen and predicted from speech", {"seen": true, "predicted": said})
     if result.opening is not None:
         report.curve("mouth opening, px at 512", {"truth": result.opening[0], "result": result.opening[1]})
+    if result.drift is not None and np.ptp(result.drift) > 0.1:
+        report.curve("footage: lips later than the sound, frames", {"lag": result.drift})
     if result.curves is not None and len(result.curves):
         for index, stage in enumerate(STAGES):
             part = result.curves[result.curves[:, 0] == index]
