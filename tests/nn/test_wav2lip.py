@@ -16,8 +16,10 @@ def test_wav2lip_parity(parity):
     given, expected = parity.arrays("wav2lip")
     network = build(Wav2Lip)
     network.load_state_dict(parity.state("wav2lip"), strict=True)
-    assert error(network.audio_encoder(given["mel"]).flatten(1), expected["audio_emb"]) < 1e-5
     assert error(network(given["mel"], given["face"]), expected["face_out"]) < 1e-5
+    # What lies between is larger: in float64 the order of its sums, which differs between processors, plays no part.
+    embedding = network.audio_encoder.double()(given["mel"].double()).flatten(1)
+    assert error(embedding, expected["audio_emb"]) < 1e-5
 
 
 def test_syncnet_parity(parity):
