@@ -145,3 +145,21 @@ def test_what_waits_between_the_stages_does_not_grow_with_the_speech():
     piece = humming(1.0).samples
     kept(3)
     assert kept(30) < 1.1 * kept(8)
+
+
+def test_what_waits_between_the_published_stages_does_not_grow_with_the_speech():
+    import tracemalloc
+
+    speaker = official.Speaker(networks(), subject(), Settings(head=np.zeros((9, 6)), lids=np.zeros(9)))
+    piece = humming(1.0).samples
+
+    def kept(seconds: int) -> int:
+        tracemalloc.start()
+        rows = speaker.rows((piece for _ in range(seconds)), 25 * seconds)
+        assert sum(1 for _ in official.windows_around(rows)) == 25 * seconds
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    kept(3)
+    assert kept(24) < 1.1 * kept(8)
