@@ -203,6 +203,19 @@ def test_the_voice_goes_in_as_it_is(tmp_path, picture):
     assert len(kept) >= len(given) - 2 and kept == given[: len(kept)]
 
 
+def test_videos_serve_as_portrait_and_as_references(tmp_path):
+    for name, rate in (("portrait.MP4", 30), ("reference.mp4", 12)):
+        with media.VideoWriter(tmp_path / name, SIZE, SIZE, fps=rate) as video:
+            for _ in range(rate):
+                video.write(portrait().image)
+    reference = tmp_path / "reference.mp4"
+    made = official.animate(
+        tmp_path / "portrait.MP4", humming(0.3), tmp_path / "o.mp4", networks=networks(), search=found,
+        pose_from=reference, blink_from=reference, batch=3,
+    )  # fmt: skip
+    assert made.frames == 8 == len(media.open_clip(made.video).at(25))
+
+
 # ----------------------------------------------------------------------------------- what options move
 def test_whole_pictures_carry_their_crop():
     made = rows(mode="full")
