@@ -1,5 +1,5 @@
 """One portrait and speech: a frame of the presenter speaks in another voice, and a strip of the video as a picture
-(half a minute on two cores; wants MediaPipe's model files: vocalface fetch).
+(wants MediaPipe's model files: vocalface fetch).
 
 python examples/03_portrait.py /tmp/example
 """
