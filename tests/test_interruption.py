@@ -102,7 +102,7 @@ def child(argv: list[str], at: tuple | None, how: str, first: tuple, said: str) 
 SERVER = get_context("forkserver")  # imports once and forks a clean process for every run
 SERVER.set_forkserver_preload([
     "vocalface.cli", "vocalface.hmtalker.train", "vocalface.hmtalker.validate", "vocalface.hmtalker.drive",
-    "vocalface.observe.watch", "vocalface.presenter",
+    "vocalface.observe.watch", "vocalface.presenter", "vocalface.sadtalker.trainings",
     "torch._dynamo",  # which the first optimiser of every process would import: half of a child's time
 ])  # fmt: skip
 

@@ -5,17 +5,18 @@ import signal
 import socket
 import sys
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 import test_train_expnet
 import test_train_posevae
 from moving import Moving
+from test_interruption import SERVER
 
 from vocalface.errors import ConfigError
 from vocalface.sadtalker import (
@@ -29,8 +30,6 @@ from vocalface.sadtalker import (
 )
 from vocalface.training import distributed
 
-SERVER = get_context("forkserver")
-SERVER.set_forkserver_preload(["vocalface.sadtalker.train_mapping", "torch._dynamo"])
 NAMES = ("expnet", "posevae", "renderer", "mapping")
 STAGE1 = replace(train_facevid2vid.PRESETS["tiny"], size=32, batch=4, base=4, critic_base=4)
 

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 from test_cli import fails
 from test_interruption import finished, hidden, struck, vocalface  # noqa: F401
 
@@ -30,7 +31,7 @@ SMALL = ("--preset", "tiny", "--quiet", "--set", "steps=2", "batch=2", "checkpoi
 def clips(tmp_path_factory):
     """A presenter's clip and its observations, 2.2 s: no face has to be searched."""
     folder = tmp_path_factory.mktemp("clips")
-    presenter.make(folder, 2.2, size=96)
+    presenter.make(folder, 2.2, size=64)
     return folder
 
 
@@ -47,7 +48,16 @@ def run(clips):
 
 
 # --------------------------------------------------------------------------------------------------------- command line
-@pytest.mark.parametrize("name", ["renderer", "mapping", "expnet", "posevae"])
+def light() -> None:
+    """In the child: what costs seconds and is not what is tested here."""
+    from test_train_posevae import SmallEar
+
+    from vocalface.sadtalker import posevae
+
+    posevae.AudioEncoder, teachers.landmark_model = SmallEar, lambda name: None
+
+
+@pytest.mark.parametrize("name", ["renderer", "mapping", "expnet", pytest.param("posevae", marks=pytest.mark.slow)])
 def test_killed_in_the_middle_it_goes_on_to_the_same_bits(vocalface, clips, renderer, tmp_path, name):  # noqa: F811
     extra = ("--renderer", renderer) if name == "mapping" else ()
     command = "train", f"sadtalker.{name}", clips, *extra, *SMALL
@@ -55,11 +65,11 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bits(vocalface, clips, rend
         whole = renderer
     else:
         whole = tmp_path / "whole.safetensors"
-        finished(vocalface(*command, "-o", whole))
+        finished(vocalface(*command, "-o", whole, first=(light,)))
     path = tmp_path / "a.safetensors"
-    struck(vocalface(*command, "-o", path, at=("training", 2)))
+    struck(vocalface(*command, "-o", path, at=("training", 2), first=(light,)))
     assert not path.exists() and list((tmp_path / ".a.work").rglob("step_000000001.safetensors"))
-    finished(vocalface(*command, "-o", path))
+    finished(vocalface(*command, "-o", path, first=(light,)))
     assert not hidden(tmp_path)
     with safe_open(path, "pt") as made, safe_open(whole, "pt") as wanted:
         assert made.metadata() == wanted.metadata() and sorted(made.keys()) == sorted(wanted.keys())
@@ -137,14 +147,17 @@ def folder(path):
 
 
 def test_a_corpus_without_sound_serves_the_renderer_alone(clips, run, tmp_path, monkeypatch, capsys):
-    silent = corpus.Corpus([replace(run, has_sound=False)], {"b.mp4": "too short"}, "procedural face")
+    mute = replace(run, has_sound=False, held_out=False)
+    away = replace(mute, clip="c.mp4", held_out=True)
+    silent = corpus.Corpus([mute, away], {"b.mp4": "too short"}, "procedural face")
     monkeypatch.setattr(corpus, "prepare", lambda *_, **__: silent)
     monkeypatch.chdir(tmp_path)
     for name in ("expnet", "posevae"):
         assert f"no clip for sadtalker.{name} has sound" in fails(capsys, "train", f"sadtalker.{name}", "x", *SMALL)
     main(["train", "sadtalker.renderer", "x", *SMALL[:-2], "steps=1", "batch=2"])
     said = capsys.readouterr().out
-    assert "left out b.mp4: too short" in said and said.splitlines()[-1] == "renderer.safetensors"
+    assert "left out b.mp4: too short" in said and "held out c.mp4" in said
+    assert said.splitlines()[-1] == "renderer.safetensors"
     assert train_mapping.load_renderer(Path("renderer.safetensors")).size == 64
 
 

@@ -161,7 +161,7 @@ def train(asked: Request, reporter: Reporter, say: Callable[[str], None] = lambd
         say: takes lines about what stands in for what; called in one process alone.
 
     Returns:
-        weights, figures, terms, coefficients, runs, skipped; nothing in a process that does not lead.
+        weights, figures, terms, coefficients, runs, held_out, skipped; nothing in a process that does not lead.
 
     Raises:
         ConfigError, ObservationsError, AssetError, DeviceError, OutputError.
@@ -185,6 +185,8 @@ def train(asked: Request, reporter: Reporter, say: Callable[[str], None] = lambd
     if world.leads:
         for key, value in (about | trainer.terms).items():
             say(f"{key}: {value}")
+        for name in sorted({r.clip for r in found.held_out}):
+            say(f"held out {name}")
         for name, reason in found.skipped.items():
             say(f"left out {name}: {reason}")
     bar = reporter.start(config.steps, "training") if world.leads else None
@@ -195,7 +197,7 @@ def train(asked: Request, reporter: Reporter, say: Callable[[str], None] = lambd
         return {}
     return {
         "weights": str(output), "figures": figures, "terms": trainer.terms, **about, "runs": len(runs),
-        "skipped": found.skipped,
+        "held_out": len(found.held_out), "skipped": found.skipped,
     }  # fmt: skip
 
 
