@@ -1,6 +1,7 @@
 """A face of points whose mouth opens as told."""
 
 import numpy as np
+
 from vocalface.observe.indices import LIPS_INNER, LIPS_OUTER
 
 

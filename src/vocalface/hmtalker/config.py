@@ -8,6 +8,10 @@ from typing import Literal
 
 from vocalface.errors import ConfigError
 
+MOUTH_REACH = (0.02, 0.04, 0.02)
+"""Metres that nothing in the mouth moves beyond. It is drawn, and taught, in the lips' box alone: what once left the
+box nothing would call back, and it would show beside the head."""
+
 
 @dataclass(frozen=True)
 class Config:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vocalface.hmtalker.config import Config
+from vocalface.hmtalker.config import MOUTH_REACH, Config
 from vocalface.types import Gaussians
 
 IMPLICIT, UPPER, AUS = 32, 7, 10  # widths of c_i / c_e / c_f, of c_u, and of the lower action units
@@ -318,9 +318,11 @@ class MouthField(nn.Module):
             nn.Linear(32, 3, bias=False),
         )  # fmt: skip
         self.register_buffer("gain", torch.tensor([0.2, 1.0, 0.2]) * 1e-2, persistent=False)
+        self.register_buffer("reach", torch.tensor(MOUTH_REACH), persistent=False)
 
     def deform(self, h: Tensor, c: Tensor) -> Delta:  # h [N, 36], c [32]
-        return Delta(self.head(torch.cat([h, c.expand(len(h), -1)], dim=-1)) * self.gain)
+        moved = self.head(torch.cat([h, c.expand(len(h), -1)], dim=-1)) * self.gain
+        return Delta(moved / (1 + moved.abs() / self.reach))
 
 
 # --------------------------------------------------------------------------------------------------------- Gaussians

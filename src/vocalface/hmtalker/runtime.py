@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from vocalface.errors import ConfigError
-from vocalface.hmtalker.config import Config
+from vocalface.hmtalker.config import MOUTH_REACH, Config
 from vocalface.hmtalker.head import Head
 from vocalface.types import LOWER_AUS, Gaussians
 
@@ -209,6 +209,7 @@ class Runtime:
         x = relu(self.mouth_static + w @ mouth)
         x = relu(x @ self.m["head.2.weight"].T) @ self.m["head.4.weight"].T
         shift = x * np.array([2e-3, 1e-2, 2e-3], np.float32)
+        shift = shift / (1 + np.abs(shift) / np.array(MOUTH_REACH, np.float32))
         return face, self._place(self.mouth, self.opacity["mouth"], pose, shift, None, None, None)
 
     def _place(self, raw: dict, opacity: np.ndarray, pose: np.ndarray, shift, turn, grow, tint) -> Gaussians:

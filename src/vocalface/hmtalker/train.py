@@ -398,6 +398,8 @@ class Trainer:
         image, alpha = draw(gaussians, pose, self.material.camera, view.box, screen_gradient=grad2d)
         shown = torch.where(view.mouth[..., None], image, view.image)  # outside the mouth anything goes: lips cover it
         loss = l1_dssim(shown, view.image, c.ssim_weight)
+        if delta is not None:
+            loss = loss + c.motion_l1 * delta.means.abs().mean()
         if view.mouth.any():
             loss = loss + c.mask_weight * 10 * (1 - alpha[view.mouth]).mean()
         self._update(loss, ["gaussians.mouth"] if warm else ["gaussians.mouth", "motion.mouth"], done)
@@ -435,6 +437,7 @@ class Trainer:
         if c.fuse_motion:
             loss = loss + c.mask_weight * (alpha - view.alpha)[~view.mouth].abs().mean()
             loss = loss + c.align_weight * alignment_loss(motion.c_ea, motion.c_ev, c.align_detach)
+            loss = loss + c.motion_l1 * mouth_delta.means.abs().mean()
             if view.mouth.any():
                 loss = loss + c.mask_weight * 0.1 * alpha[view.mouth].mean()
             names = ["gaussians.face.fuse", "gaussians.mouth.fuse", "motion.face.fuse", "motion.mouth.fuse"]
