@@ -104,7 +104,7 @@ def test_alignments_differ_in_what_they_heed(runs):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("choice", ["none", "learned", "given"])
+@pytest.mark.parametrize("choice", ["learned", "given"])
 def test_resuming_gives_the_same_bits_and_the_file_drives_the_renderer(runs, renderer, choice, tmp_path, monkeypatch):
     config = replace(TINY, alignment=choice, checkpoint_seconds=0.0)
     whole = Trainer(runs, renderer, config)
@@ -129,7 +129,7 @@ def test_resuming_gives_the_same_bits_and_the_file_drives_the_renderer(runs, ren
     assert all(torch.equal(v, whole.net.state_dict()[k]) for k, v in state.items())
 
     network = checkpoints.load_mapping(out)
-    wanted = {"none": 70, "learned": 70, "given": 73}[choice]
+    wanted = {"learned": 70, "given": 73}[choice]
     assert network.channels == wanted
     windows = torch.from_numpy(np.stack([coefficient_window(runs[0].coefficients, i) for i in (2, 9)]))
     with torch.no_grad():
