@@ -8,7 +8,7 @@ from vocalface.errors import ConfigError, HeadError
 from vocalface.hmtalker.config import Config
 from vocalface.hmtalker.drive import SilenceGate, Smoother, mirror, parse_color
 from vocalface.hmtalker.head import Head
-from vocalface.hmtalker.model import FaceField, GaussianField, MouthField, outputs
+from vocalface.hmtalker.model import FaceField, GaussianField, MouthField, Swing, outputs
 from vocalface.hmtalker.runtime import Runtime, parse_au_edits
 from vocalface.hmtalker.scene import matrix_to_quat, quat_product
 from vocalface.types import LOWER_AUS, Camera, CropBox
@@ -73,6 +73,24 @@ def test_runtime_equals_the_model(change):
         np.testing.assert_allclose(got.scales, want.scales.detach().numpy(), atol=1e-6)
         np.testing.assert_allclose(got.colors, want.colors.detach().numpy(), atol=1e-5)
         np.testing.assert_allclose(got.opacities, want.opacities.detach().numpy(), atol=1e-6)
+
+
+def test_speech_swings_in_the_runtime_as_in_the_model():
+    head, face_net, *_ = make(Config())
+    windows = np.random.default_rng(0).normal(size=(5, 8, 20)).astype(np.float32)
+    plain = Runtime(head).controls(windows)["c_f"]
+    centre = plain.mean(0)
+    head.arrays["swing.gain"], head.arrays["swing.centre"] = np.array([1.5], np.float32), centre
+    face_net.swing = Swing(1.5, torch.from_numpy(centre))
+    swung = Runtime(head).controls(windows)["c_f"]
+    np.testing.assert_allclose(swung - centre, 1.5 * (plain - centre), atol=1e-5)
+    units = torch.rand(5, 10)
+    with torch.no_grad():
+        given = torch.from_numpy(windows), torch.rand(5, 7), units
+        np.testing.assert_allclose(face_net.motion(*given, "audio").c_f.numpy(), swung, atol=1e-5)
+        seen = face_net.motion(*given, "vanilla").c_f
+        face_net.swing = None
+        torch.testing.assert_close(face_net.motion(*given, "vanilla").c_f, seen)
 
 
 def test_au_edits_act_on_the_predicted_channels_only():

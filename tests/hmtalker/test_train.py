@@ -200,6 +200,26 @@ def test_matching_the_amplitude_spreads_shrunken_units_about_their_mean(material
     assert torch.allclose(said() - said().mean(), gain[-2] * (before - before.mean()), atol=1e-3)
 
 
+def test_lips_of_speech_open_as_far_as_those_of_seen_units(material):
+    trainer = training.Trainer(material, TINY)
+    field, rows = trainer.face_net, trainer.trainable
+    with torch.no_grad():  # a field that answers, to units more than to speech
+        field.encoder.table.normal_(0, 0.3)
+        field.fusion.mlp[2].bias.fill_(1.0)
+
+    def controls(path):
+        with torch.no_grad():
+            return field.motion(trainer.windows(rows), trainer.upper[rows], trainer.explicit[rows], path).c_f
+
+    before = controls("audio")
+    swing = trainer.match_swing()
+    assert 1 <= swing.gain <= 1.6 and field.swing is swing
+    torch.testing.assert_close(
+        controls("audio") - before.mean(0), swing.gain * (before - before.mean(0)), atol=1e-4, rtol=1e-3
+    )
+    assert trainer.match_swing(limit=1.0).gain == 1
+
+
 @pytest.mark.slow
 def test_a_drawn_head_learns_to_speak(tmp_path):
     obs = drawn.observations(tmp_path / "clip", frames=300)

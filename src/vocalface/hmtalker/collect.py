@@ -29,6 +29,8 @@ def head_of(trainer: Trainer, obs: Observations, *, consent: str | None, seconds
             arrays[f"{name}.{key}"] = value.numpy().astype(kind)
         for key, value in getattr(trainer, f"{name}_net").state_dict().items():
             arrays[f"{name}_net.{key}"] = value.numpy().astype(np.float32)
+    if (swing := trainer.face_net.swing) is not None:
+        arrays["swing.gain"], arrays["swing.centre"] = np.array([swing.gain], np.float32), swing.centre.numpy()
     with torch.no_grad():
         c_f, c_m = closed_mouth(trainer)
     arrays["closed.c_f"], arrays["closed.mouth"] = c_f, c_m

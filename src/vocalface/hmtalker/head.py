@@ -28,9 +28,10 @@ class Head:
     """Everything `speak` needs.
 
     arrays: raw Gaussians (`face.means` …), networks (`face_net.…`, `mouth_net.…`), speech statistics
-    (`feature_mean`, `feature_std`), closed-mouth controls (`closed.c_f`, `closed.mouth`), means and spread of the
-    trained voice's controls (`voice.c_f`, `voice.mouth`, `voice.spread` [2]), and the reference track:
-    `track.pose` [T, 4, 4], `track.upper` [T, 7], `plate` [S, S, 3] uint8, `torso.rgb` and `torso.alpha` (bytes of
+    (`feature_mean`, `feature_std`), how far its controls swing (`swing.gain` [1], `swing.centre` [32]), closed-mouth
+    controls (`closed.c_f`, `closed.mouth`), means and spread of the trained voice's controls (`voice.c_f`,
+    `voice.mouth`, `voice.spread` [2]), and the reference track: `track.pose` [T, 4, 4], `track.upper` [T, 7], `plate`
+    [S, S, 3] uint8, `torso.rgb` and `torso.alpha` (bytes of
     videos), `box` [4].
     """
 

@@ -210,6 +210,17 @@ class Delta:
 
 
 @dataclass
+class Swing:
+    """How far the fused vector of speech swings about its mean: c_f -> centre + gain (c_f - centre)."""
+
+    gain: float
+    centre: Tensor  # [32]
+
+    def __call__(self, c_f: Tensor) -> Tensor:
+        return self.centre + self.gain * (c_f - self.centre)
+
+
+@dataclass
 class Motion:
     """The control vectors of one frame, kept for losses, reports and tests."""
 
@@ -227,6 +238,8 @@ class FaceField(nn.Module):
     With deformation="linear" a small network turns the control vectors into K coefficients, and every Gaussian has
     K blendshapes of its own (`GaussianField.basis`) in place of the tri-plane, the attention and the MLP.
     """
+
+    swing: Swing | None = None  # of the path "audio", once training has ended
 
     def __init__(self, config: Config, feature_dim: int, explicit_dim: int = AUS, upper_dim: int = UPPER) -> None:
         super().__init__()
@@ -271,6 +284,8 @@ class FaceField(nn.Module):
         else:
             implicit, c_e = (c_i * mask if path == "masked" else c_i), c_ev
         c_f, alpha = self.fusion(implicit, c_e)
+        if path == "audio" and self.swing is not None:
+            c_f = self.swing(c_f)
         return Motion(c_f, upper, c_i, c_ea, c_ev, alpha)
 
     def regions(self, field: GaussianField) -> tuple[Tensor, ...]:

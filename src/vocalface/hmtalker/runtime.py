@@ -140,6 +140,7 @@ class Runtime:
         self.mouth_static = hm @ self.m["head.0.weight"][:, :36].T
         self.opacity = {"face": sigmoid(self.face["opacities"]), "mouth": sigmoid(self.mouth["opacities"])}
         self.closed = a["closed.c_f"], a["closed.mouth"]
+        self.swing = (float(a["swing.gain"][0]), a["swing.centre"]) if "swing.gain" in a else None
         self.voice = None  # (mean [32], spread) of the trained voice's c_f and mouth; heads of old have none
         if "voice.spread" in a:
             self.voice = [(a[f"voice.{k}"], float(s)) for k, s in zip(("c_f", "mouth"), a["voice.spread"])]
@@ -184,6 +185,9 @@ class Runtime:
             fixed = {"fixed": self.config.fixed_alpha, "implicit": 0.0, "explicit": 1.0}
             alpha = sigmoid(mixed) if mode == "gate" else np.full_like(c_i, fixed[mode])
             c_f = alpha * c_e + (1 - alpha) * c_i
+        if self.swing is not None:
+            gain, centre = self.swing
+            c_f = centre + np.float32(gain) * (c_f - centre)
         said = c_e[:, 22:] if units else np.full((len(c_e), 10), np.nan, np.float32)
         return {"c_f": c_f, "mouth": self._speech(self.m, windows), "alpha": alpha, "aus": said}
 

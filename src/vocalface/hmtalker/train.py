@@ -22,13 +22,15 @@ from vocalface.errors import ConfigError, DeviceError
 from vocalface.hmtalker import validate
 from vocalface.hmtalker.collect import head_of
 from vocalface.hmtalker.config import Config, preset
-from vocalface.hmtalker.data import Frame, Material, prepare
+from vocalface.hmtalker.data import Frame, Material, head_landmarks, prepare
 from vocalface.hmtalker.densify import densify_and_prune
 from vocalface.hmtalker.head import Head
 from vocalface.hmtalker.hearing import Teacher, window
 from vocalface.hmtalker.model import (
+    PATHS,
     FaceField,
     MouthField,
+    Swing,
     alignment_loss,
     composite,
     draw_mask,
@@ -46,6 +48,8 @@ from vocalface.types import FACE, HAIR, MOUTH, Observations
 
 STEPS = {"speech": "speech_step", "face": "face_step", "mouth": "mouth_step", "fuse": "fuse_step", "poses": "pose_step"}
 STAGES = tuple(STEPS)
+INNER_ABOVE, INNER_BELOW = [82, 13, 312], [87, 14, 317]  # landmarks of the inner lips' middle
+LIP_GAUSSIANS = 40  # of either lip, that tell how far it opens
 
 
 @dataclass
@@ -500,6 +504,42 @@ class Trainer:
         last.bias[-count:] = gain * last.bias[-count:] + (1 - gain) * said.mean(0)
         return gain
 
+    @torch.no_grad()
+    def match_swing(self, limit: float = 1.6) -> Swing:
+        """Let the lips of speech open as far as those of seen action units, over the training frames.
+
+        What is spoken is fused from predicted units and from speech itself, and the second shrinks towards the mean as
+        well. The gain is that of the opening: how much further apart the inner lips' Gaussians move, 1 to `limit`.
+        """
+        m, field = self.material, self.face_net
+        field.swing = None
+        rows = self.trainable[:: max(len(self.trainable) // 400, 1)]
+        lips = np.median(head_landmarks(m.landmarks[rows], m.poses[rows], m.camera), axis=0)
+        means = self.face.means.detach()
+
+        def near(points: list[int]) -> Tensor:
+            at = torch.from_numpy(lips[points]).to(means)
+            return torch.cdist(means[:, :2], at[:, :2]).min(1).values.topk(LIP_GAUSSIANS, largest=False).indices
+
+        regions = field.regions(self.face)
+        above, below = ([r[near(points)] for r in regions] for points in (INNER_ABOVE, INNER_BELOW))
+
+        def spread(c_f: Tensor) -> float:
+            opening = [
+                field.deform(above, c, self.upper[i]).means[:, 1].mean()
+                - field.deform(below, c, self.upper[i]).means[:, 1].mean()
+                for c, i in zip(c_f, rows)
+            ]
+            return float(torch.stack(opening).std())
+
+        motion = {p: field.motion(self.windows(rows), self.upper[rows], self.explicit[rows], p) for p in PATHS[::2]}
+        said, seen = motion["audio"].c_f, spread(motion["vanilla"].c_f)
+        swing = Swing(1.0, said.mean(0))
+        for _ in range(3):  # the field is no linear one
+            swing.gain = float(np.clip(swing.gain * seen / (spread(swing(said)) + 1e-9), 1, limit))
+        field.swing = swing
+        return swing
+
     # ------------------------------------------------------------------------------------------------------- parts
     def _pixels(self, shown: Tensor, view: View, done: float) -> Tensor:
         c = self.config
@@ -711,6 +751,7 @@ def train(
     trainer.to("cpu")  # what follows is small, and a head is judged where it will speak
     if config.match_amplitude:
         trainer.match_amplitude()
+        trainer.match_swing()
     head = head_of(trainer, obs, consent=consent, seconds=time.monotonic() - began, progress=progress.count)
     result = validate.validate(trainer, obs, head, progress)
     head = head.with_metrics(result.metrics)
