@@ -88,7 +88,7 @@ class Puppet:
         if len(self.rig.seam):
             wider = max((pose.aperture or 0.0) - self.rig.mouth.gap, 0.0) + pose.jaw
             light = np.ones((len(points), 3), np.float32)
-            light[self.rig.seam] = 1 - 0.85 * rig.smoothstep(0, 0.004, np.float64(wider))
+            light[self.rig.seam] = 1 - 0.65 * rig.smoothstep(0, 0.004, np.float64(wider))
         skin = self._skin(points, camera, FINE, light)
         if skin.alpha.min() >= 1:
             return

@@ -185,9 +185,13 @@ def build(landmarks: np.ndarray, size: int, cut: np.ndarray | None = None) -> Ri
         behind.append(renamed.reshape(-1, 3) + total)
         total += len(used)
     for k, (used, depth) in enumerate(extra):
-        back = world[used] * (1 + depth / world[used, 2:])  # along the ray: it projects where it was
+        place = points[used].copy()
+        if k == len(extra) - 1 and mouth.gap > PARTED:  # teeth go on under the upper lip, so that no slit opens there
+            place[np.isin(used, LIP_UPPER[1:-1]), 1] -= 0.0012 * per_metre
+        back = lift(place)
+        back *= 1 + depth / back[:, 2:]  # along the ray: it projects where it was
         local = np.concatenate([local, (back - origin) @ axes])
-        points = np.concatenate([points, points[used]])
+        points = np.concatenate([points, place])
         follow = np.concatenate([follow, follow[used]])
         moved = np.zeros((len(FIELDS), len(used), 3))
         if k == len(extra) - 1:
