@@ -72,12 +72,10 @@ def test_the_picture_is_the_published_one_at_its_size(parity):
         full = OcclusionAwareSPADEGenerator()
     full.load_state_dict(fold_spectral_norm(parity.state("generator_256")), assign=True)
     source = full.eval().encode(arrays["image"], arrays["kp_source"])
-    truth = full.draw(source, arrays["kp_driving"])
     pictures = {}
     for dtype in (torch.float32, torch.bfloat16):
         made = fast.FastGenerator(full, dtype)
         pictures[dtype] = made(made.prepare(source), arrays["kp_driving"])
-    assert error(pictures[torch.float32], truth.prediction) < 5e-5
     assert error(pictures[torch.float32], expected["prediction"]) < 5e-5
     rough = pictures[torch.bfloat16] - expected["prediction"]
     assert rough.abs().max() < 0.1 and -10 * torch.log10(rough.square().mean()) > 38
