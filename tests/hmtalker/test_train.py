@@ -181,12 +181,14 @@ def test_densify_splits_clones_and_prunes():
     assert state["exp_avg"].shape == field.means.shape and (state["exp_avg"][-20:] == 0).all()
 
 
-def test_matching_the_amplitude_spreads_shrunken_units_about_their_mean(material):
+def test_matching_the_amplitude_spreads_shrunken_units_about_their_mean(material, monkeypatch):
+    monkeypatch.setattr(training, "foretold", lambda windows, units: units.numpy())  # the voice tells them all
     trainer = training.Trainer(material, TINY)
     last = trainer.face_net.mapper.layers[2]
     with torch.no_grad():
-        last.weight[-2] *= 0.05  # AU25 hardly moves, well above zero
+        last.weight[-2] *= 3  # AU25 moves well above zero, and less than it should
         last.bias[-2] = 2.0
+    trainer.explicit[:, -2] = 2 + 3 * torch.randn(len(trainer.explicit), generator=torch.manual_seed(1))
     rows = trainer.trainable
 
     def said():
@@ -195,7 +197,7 @@ def test_matching_the_amplitude_spreads_shrunken_units_about_their_mean(material
 
     before = said()
     gain = trainer.match_amplitude()
-    assert (gain >= 1).all() and (gain <= 1.4).all()
+    assert (gain >= 1).all() and (gain <= 1.4).all() and gain[-2] > 1
     assert torch.allclose(said().mean(), before.mean(), atol=1e-3)
     assert torch.allclose(said() - said().mean(), gain[-2] * (before - before.mean()), atol=1e-3)
 
@@ -218,6 +220,23 @@ def test_lips_of_speech_open_as_far_as_those_of_seen_units(material):
         controls("audio") - before.mean(0), swing.gain * (before - before.mean(0)), atol=1e-4, rtol=1e-3
     )
     assert trainer.match_swing(limit=1.0).gain == 1
+
+
+def test_units_that_speech_does_not_tell_stay_small(material, monkeypatch):
+    def all_but_the_second(windows, units):
+        told = units.numpy().copy()
+        told[:, 1] = np.random.default_rng(0).normal(size=len(told))
+        return told
+
+    monkeypatch.setattr(training, "foretold", all_but_the_second)
+    trainer = training.Trainer(material, TINY)
+    trainer.explicit[:, [1, -2]] = 2 + 3 * torch.randn(len(trainer.explicit), 2, generator=torch.manual_seed(1))
+    last = trainer.face_net.mapper.layers[2]
+    with torch.no_grad():
+        last.bias[-10:] = 2.0  # none is dead
+        last.weight[[-9, -2]] *= 3
+    gain = trainer.match_amplitude()
+    assert gain[1] == 1 and gain[-2] > 1
 
 
 @pytest.mark.slow

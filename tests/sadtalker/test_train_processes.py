@@ -58,6 +58,12 @@ def exact(value):
     return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
+def exact_batch(batch):
+    if isinstance(batch, tuple):
+        return tuple(exact(v) for v in batch)
+    return replace(batch, **{k: exact(v) for k, v in vars(batch).items()})
+
+
 def trained(name, world, folder):
     """Two steps. Adam's first ones are signs of gradients and would blow up what rounding leaves of a zero."""
     made = trainer(name, world)
@@ -65,10 +71,13 @@ def trained(name, world, folder):
         if hasattr(made, old):
             parameters = [p for g in getattr(made, old).param_groups for p in g["params"]]
             setattr(made, old, torch.optim.SGD(parameters, 1e-7 if name == "renderer" else 1e-4))
-    if name in ("renderer", "mapping"):
+    if name != "posevae":
         batch = made.batch
-        made.batch = lambda step: tuple(exact(v) for v in batch(step))
-        for network in (made.net, made.perceptual, *(vars(made.renderer).values() if name == "mapping" else ())):
+        made.batch = lambda step: exact_batch(batch(step))
+        if name == "expnet":
+            made.landmarks = train_expnet.LandmarkModel(made.landmarks.mean.double(), made.landmarks.basis.double())
+        drawn_by = vars(made.renderer).values() if name == "mapping" else ()
+        for network in (made.net, getattr(made, "perceptual", None), *drawn_by):
             if isinstance(network, torch.nn.Module):
                 network.double()
     torch.manual_seed(world.rank)  # nothing may be drawn from torch's own generator

@@ -17,7 +17,6 @@ import numpy as np
 from vocalface import media
 from vocalface.errors import MediaError, ObservationsError, OutputError
 from vocalface.hmtalker.config import Config
-from vocalface.hmtalker.hearing import at_time, drift
 from vocalface.observe import indices, store
 from vocalface.observe.action_units import eyes, lift
 from vocalface.observe.speech import extractor
@@ -193,6 +192,8 @@ def prepare(obs: Observations, config: Config, folder: Path, progress: Progress 
     train = train_frames(n, config.val_fraction)
     late = np.zeros(n, np.float32)
     if config.follow_drift:  # found where we train; what is held out is not looked at
+        from vocalface.hmtalker.hearing import at_time, drift  # needs torch, which speaking does without
+
         known = features[:train]
         parted = obs.track.action_units[:train, [AU_NAMES.index("AU25"), AU_NAMES.index("AU26")]]
         late[:train] = drift((known - known.mean(0)) / (known.std(0) + 1e-3), np.column_stack([gap[:train], parted]))

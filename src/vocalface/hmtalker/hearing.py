@@ -59,7 +59,7 @@ def foretold(windows: Tensor, units: Tensor, parts: int = 8, margin: int = 10) -
     out = np.empty(tuple(units.shape), np.float32)
     for part in np.array_split(rows, parts):
         rest = rows[(rows < part[0] - margin) | (rows > part[-1] + margin)]
-        out[part] = Teacher(windows[rest], units[rest])(windows[part]).numpy()
+        out[part] = Teacher(windows[rest], units[rest])(windows[part]).cpu().numpy()
     return out
 
 
@@ -93,12 +93,17 @@ def drift(features: np.ndarray, units: np.ndarray, length: int = 8) -> np.ndarra
     return gaussian_filter1d(out - out.mean(), SMOOTH, mode="nearest").astype(np.float32)
 
 
-def _agreement(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean correlation of the columns that move."""
+def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of the columns of two [N, E]: [E]; 0 where one hardly moves."""
     a, b = a - a.mean(0), b - b.mean(0)
     spread = a.std(0) * b.std(0)
-    moves = spread > 1e-4
-    return float(((a * b).mean(0)[moves] / spread[moves]).mean()) if moves.any() else 0.0
+    return np.where(spread > 1e-4, (a * b).mean(0) / np.maximum(spread, 1e-4), 0)
+
+
+def _agreement(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean correlation of the columns that move."""
+    r = correlations(a, b)
+    return float(r[r != 0].mean()) if r.any() else 0.0
 
 
 def at_time(features: np.ndarray, late: np.ndarray) -> np.ndarray:

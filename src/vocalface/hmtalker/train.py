@@ -25,7 +25,7 @@ from vocalface.hmtalker.config import Config, preset
 from vocalface.hmtalker.data import Frame, Material, head_landmarks, prepare
 from vocalface.hmtalker.densify import densify_and_prune
 from vocalface.hmtalker.head import Head
-from vocalface.hmtalker.hearing import Teacher, window
+from vocalface.hmtalker.hearing import Teacher, correlations, foretold, window
 from vocalface.hmtalker.model import (
     PATHS,
     FaceField,
@@ -488,7 +488,8 @@ class Trainer:
         """Give predicted action units the spread of the seen ones over the training frames; returns the gains [10].
 
         Regression under noisy features shrinks towards the mean, and lips then move too little. The gain sits in the
-        mapper's last layer, about each unit's mean, between 1 and `limit`.
+        mapper's last layer, about each unit's mean, between 1 and `limit`. What speech hardly tells (correlation under
+        0.5 where the rest of the clip foretells it) stays small: there the mean is the better guess.
         """
         field = self.face_net
         if self.config.mapper != "a2am" or not field.explicit.keep:
@@ -498,7 +499,8 @@ class Trainer:
         count = seen.shape[1]
         said = field.motion(self.windows(rows), self.upper[rows], seen, "audio").c_ea[:, -count:]
         gain = (seen.std(0) / (said.std(0) + 1e-3)).clamp(1, limit)
-        gain[said.std(0) < 0.05] = 1  # what speech says nothing about stays as it is
+        told = torch.from_numpy(correlations(foretold(self.windows(rows), seen), seen.cpu().numpy())).to(gain)
+        gain[(said.std(0) < 0.05) | (told < 0.5)] = 1
         last = field.mapper.layers[2]
         last.weight[-count:] *= gain[:, None]
         last.bias[-count:] = gain * last.bias[-count:] + (1 - gain) * said.mean(0)
