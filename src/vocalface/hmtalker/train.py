@@ -44,11 +44,12 @@ from vocalface.training import checkpoint
 from vocalface.training.loop import Loop, SkipStep, finite_gradients
 from vocalface.training.progress import Reporter
 from vocalface.training.schedule import log_linear, motion_factor
-from vocalface.types import FACE, HAIR, MOUTH, Observations
+from vocalface.types import FACE, HAIR, LOWER_AUS, MOUTH, Observations
 
 STEPS = {"speech": "speech_step", "face": "face_step", "mouth": "mouth_step", "fuse": "fuse_step", "poses": "pose_step"}
 STAGES = tuple(STEPS)
 INNER_ABOVE, INNER_BELOW = [82, 13, 312], [87, 14, 317]  # landmarks of the inner lips' middle
+PARTING = [LOWER_AUS.index("AU25"), LOWER_AUS.index("AU26")]
 LIP_GAUSSIANS = 40  # of either lip, that tell how far it opens
 
 
@@ -508,10 +509,12 @@ class Trainer:
 
     @torch.no_grad()
     def match_swing(self, limit: float = 1.6) -> Swing:
-        """Let the lips of speech open as far as those of seen action units, over the training frames.
+        """Let the lips of speech open nearly as far as those of seen action units, over the training frames.
 
         What is spoken is fused from predicted units and from speech itself, and the second shrinks towards the mean as
         well. The gain is that of the opening: how much further apart the inner lips' Gaussians move, 1 to `limit`.
+        Pictures are nearest to the truth when the swing is r times the seen one, r how well speech tells it (of AU25
+        and AU26, where the rest of the clip foretells them); lips look alive when it is whole. Between both, sqrt(r).
         """
         m, field = self.material, self.face_net
         field.swing = None
@@ -536,6 +539,10 @@ class Trainer:
 
         motion = {p: field.motion(self.windows(rows), self.upper[rows], self.explicit[rows], p) for p in PATHS[::2]}
         said, seen = motion["audio"].c_f, spread(motion["vanilla"].c_f)
+        if self.config.explicit == "au":
+            parting = self.explicit[self.trainable][:, PARTING]
+            r = correlations(foretold(self.windows(self.trainable), parting), parting.cpu().numpy()).mean()
+            seen *= float(np.sqrt(np.clip(r, 0.25, 1)))
         swing = Swing(1.0, said.mean(0))
         for _ in range(3):  # the field is no linear one
             swing.gain = float(np.clip(swing.gain * seen / (spread(swing(said)) + 1e-9), 1, limit))
