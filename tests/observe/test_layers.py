@@ -6,8 +6,8 @@ from observe_scene import DARK, clip, person_mask, wall
 from scipy.ndimage import binary_dilation, distance_transform_edt, shift
 
 from vocalface.errors import ObservationsError
-from vocalface.observe.layers import LayerBuilder, _hung, head_colours, steady
-from vocalface.observe.masks import WORK, calm
+from vocalface.observe.layers import LayerBuilder, _hung, head_colours, steady, torso_layer
+from vocalface.observe.masks import WORK, FaceShape, calm
 from vocalface.types import BACKGROUND, FACE, HAIR, MOUTH, NECK, TORSO
 
 SIZE = 256
@@ -125,6 +125,19 @@ def test_no_hole_opens_under_the_chin(short, move):
     opened = jaw & person & ~moved
     assert opened.sum() > 100
     assert torso[..., 3][opened].min() > 250
+
+
+def test_shoulders_go_on_under_hair_that_hangs_on_them(long):
+    truth = long.drawn[0]
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    aside = np.abs(columns - truth.landmarks[[234, 454], 0].mean()) / SIZE
+    hair = (aside > 0.1) & (aside < 0.24) & (rows > 0.3 * SIZE) & (rows < 0.8 * SIZE)
+    head = np.maximum(truth.head, hair).astype(np.float32)
+    body = ((rows > 0.74 * SIZE) & (aside < 0.4)).astype(np.float32) * (1 - head)
+    torso = torso_layer(truth.frame, long.plate, head, body, FaceShape(truth.landmarks.astype(np.float32), SIZE))
+    under = hair & (rows > 0.8 * SIZE - 22) & (aside > 0.19) & (aside < 0.22)  # 44 px at 512
+    assert under.sum() > 100 and (torso[..., 3][under] == 255).all()
+    assert not torso[..., 3][hair & (rows < 0.8 * SIZE - 30)].any()
 
 
 def test_closed_mouth_has_no_interior():

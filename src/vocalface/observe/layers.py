@@ -357,9 +357,9 @@ def torso_layer(
 ) -> np.ndarray:
     """Neck and torso as straight RGBA, continued under the head.
 
-    Each column goes on upwards from just below the head, 53 px (at 512) under the chin and less at the sides,
-    darkening by 0.98 a px; sideways the body's colours spread a few px under hair. Where the body is not under the
-    head the colours are such that the layer over the plate is the frame.
+    Each column goes on upwards from just below the head, 53 px (at 512) under the chin and under hair that hangs on the
+    shoulders, less between, darkening by 0.98 a px; sideways the body's colours spread a few px under hair. Where the
+    body is not under the head the colours are such that the layer over the plate is the frame.
 
     Args:
         frame, plate: [S, S, 3] uint8.
@@ -439,8 +439,9 @@ def _under_head(
     edge = _column_colours(frame, solid, columns, top, shape, range(1, max(2, round(3 * scale))))
     jaw = shape.jaw()[1:-1, 0]
     middle, reach = (jaw.min() + jaw.max()) / 2, max(float(np.ptp(jaw)) / 2, 1.0)
-    taper = np.clip((1 - np.abs(columns + 0.5 - middle) / reach) * 4, 0, 1)
-    length = (20 + 33 * taper) * scale
+    aside = np.abs(columns + 0.5 - middle) / reach
+    deeper = np.clip(np.maximum(1 - aside, aside - 1.15) * 4, 0, 1)  # under the chin, and under hair on the shoulders
+    length = (20 + 33 * deeper) * scale
     rise = top[None] - np.arange(height)[:, None]
     # High up it stays clear of the head's own outline, from behind which a moving head would let it peep.
     clear = cv2.erode(person.astype(np.uint8), disc(max(1, round(8 * scale))))[:, columns] > 0
