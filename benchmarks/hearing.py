@@ -51,7 +51,6 @@ def main() -> None:
                 material.explicit[rows],
             )
             for taught in (False, True):
-                said = []
                 for seed in range(a.seeds):
                     config = small.replace(seed=seed, teacher=taught)
                     if not taught:  # what is best without it
@@ -60,10 +59,8 @@ def main() -> None:
                     for step in range(config.speech_steps):
                         trainer.advance(step)
                     with torch.no_grad():
-                        said.append(predicted_units(trainer, rows)[0])
-                label = f"CMDM{', taught' if taught else ''}, {clock}"
-                for k, one in enumerate(said):
-                    row(f"{label}, seed {k}", one, material.explicit[rows])
+                        said, seen = predicted_units(trainer, rows)
+                    row(f"CMDM{', taught' if taught else ''}, {clock}, seed {seed}", said, seen)
 
 
 if __name__ == "__main__":

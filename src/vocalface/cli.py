@@ -553,9 +553,9 @@ def evaluate(a: Evaluate) -> dict:
     if not a.videos:
         raise ConfigError("no video is given", "vocalface evaluate", "vocalface evaluate VIDEO --reference TRUE_VIDEO")
     if a.output:  # before minutes of measuring
-        from vocalface.hmtalker.head import Head
+        from vocalface.training.files import check_writable
 
-        Head.check_writable(a.output)
+        check_writable(a.output)
     results = [run(v, a.reference, progress=reporter(a).count) for v in a.videos]
     for video, result in zip(a.videos, results):
         say(a, str(video))

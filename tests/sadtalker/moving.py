@@ -24,3 +24,17 @@ class Moving:
         x, y = x - 0.5 * yaw, y - 0.5 * pitch
         bright = np.exp(-3 * (x**2 + 0.7 * y**2)) - 0.8 * np.exp(-60 * (x**2 + (y - 0.3) ** 2 / (0.1 + mouth)))
         return (255 * np.clip(bright[..., None] * self.tint, 0, 1)).astype(np.uint8)
+
+
+def interrupted(monkeypatch, trainer: type, at: int) -> list[int]:
+    """`trainer.step` raises KeyboardInterrupt when it is asked for the `at`-th time; returns the steps that began."""
+    real, began = trainer.step, []
+
+    def noted(self, k):
+        began.append(k)
+        if len(began) == at:
+            raise KeyboardInterrupt
+        return real(self, k)
+
+    monkeypatch.setattr(trainer, "step", noted)
+    return began

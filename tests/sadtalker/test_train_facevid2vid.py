@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from moving import Moving
+from moving import Moving, interrupted
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -58,15 +58,7 @@ def test_resuming_gives_the_same_bits_and_the_file_can_be_drawn_with(runs, tmp_p
         if k < 2:
             part.step(k)
     checkpoint.save(tmp_path / "kept", 2, part.state(), {})
-    real, began = Trainer.step, []
-
-    def noted(self, k):
-        began.append(k)
-        if len(began) == 3:
-            raise KeyboardInterrupt
-        return real(self, k)
-
-    monkeypatch.setattr(Trainer, "step", noted)
+    began = interrupted(monkeypatch, Trainer, at=3)
     every = replace(TINY, checkpoint_seconds=0.0)
     out = tmp_path / "renderer.safetensors"
     with pytest.raises(KeyboardInterrupt):
@@ -105,15 +97,7 @@ def test_a_step_that_is_not_finite_leaves_nothing_behind(runs, tmp_path, monkeyp
 
 
 def test_begin_anew(runs, tmp_path, monkeypatch):
-    began, real = [], Trainer.step
-
-    def noted(self, k):
-        began.append(k)
-        if len(began) == 2:
-            raise KeyboardInterrupt
-        return real(self, k)
-
-    monkeypatch.setattr(Trainer, "step", noted)
+    began = interrupted(monkeypatch, Trainer, at=2)
     every = replace(TINY, steps=2, checkpoint_seconds=0.0)
     with pytest.raises(KeyboardInterrupt):
         run(Trainer(runs, every), tmp_path / "r.safetensors")

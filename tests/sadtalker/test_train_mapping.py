@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from moving import Moving
+from moving import Moving, interrupted
 from safetensors.torch import load_file, save_file
 
 from vocalface.errors import AssetError, ConfigError, ObservationsError
@@ -110,15 +110,7 @@ def test_resuming_gives_the_same_bits_and_the_file_drives_the_renderer(runs, ren
     whole = Trainer(runs, renderer, config)
     for k in range(4):
         whole.step(k)
-    real, began = Trainer.step, []
-
-    def noted(self, k):
-        began.append(k)
-        if len(began) == 3:
-            raise KeyboardInterrupt
-        return real(self, k)
-
-    monkeypatch.setattr(Trainer, "step", noted)
+    began = interrupted(monkeypatch, Trainer, at=3)
     out = tmp_path / "mapping.safetensors"
     with pytest.raises(KeyboardInterrupt):
         run(Trainer(runs, renderer, config), out)

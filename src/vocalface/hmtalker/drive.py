@@ -22,7 +22,7 @@ from vocalface.hmtalker.runtime import Runtime, parse_au_edits
 from vocalface.nn.shaping import BLINK, Amplitude, SilenceGate, Smoother
 from vocalface.observe.speech import extractor
 from vocalface.render import composite, rasterize
-from vocalface.training.files import scratch
+from vocalface.training.files import check_writable, scratch
 from vocalface.types import FPS, SPEECH_RATE, UPPER_AUS, Camera, Sound, frames_for
 
 LEAST = SPEECH_RATE // 5  # 0.2 s: shorter speech is padded
@@ -355,7 +355,7 @@ def speak(
         )
     if alpha and paste_back:
         raise ConfigError("alpha and paste-back exclude each other", "--background alpha", "leave one of them out")
-    Head.check_writable(output)
+    check_writable(output)
     if isinstance(speech, Sound):
         spoken, lasts = pieces(speech.samples), speech.seconds
     else:  # piece by piece: an hour of speech takes no more memory than a minute

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import numpy as np
 from vocalface import media
 from vocalface.errors import ConfigError, HeadError, OutputError
 from vocalface.hmtalker.config import Config
-from vocalface.training.files import write_atomically
+from vocalface.training.files import check_writable, write_atomically
 from vocalface.types import Camera, CropBox
 
 SCHEMA = 1
@@ -63,30 +62,16 @@ class Head:
     @staticmethod
     def check_output(path: Path) -> None:
         """Raises ConfigError where `path` is no .vface file, OutputError where it cannot be written."""
-        Head.check_writable(path)
+        check_writable(path)
         if path.suffix != ".vface":
             raise ConfigError("a head is a .vface file", path, f"use -o {path.with_suffix('.vface').name}")
-
-    @staticmethod
-    def check_writable(path: Path) -> None:
-        """Raises OutputError early, before hours of training, when `path` cannot be written."""
-        if not path.parent.is_dir():
-            raise OutputError("the output folder does not exist", path.parent, f"mkdir -p {path.parent}")
-        if path.is_dir():
-            raise OutputError("a folder has this name", path, "choose another name with -o")
-        try:  # rights and a read-only disk show only when something is written
-            tempfile.TemporaryFile(dir=path.parent).close()
-        except OSError as error:
-            raise OutputError(
-                f"the output folder is not writable ({error.strerror})", path.parent, "choose another with -o"
-            ) from error
 
     def save(self, path: Path | str) -> Path:
         """Write atomically. Networks and canonical Gaussians as float16 where that loses nothing visible."""
         from safetensors.numpy import save
 
         path = Path(path)
-        self.check_writable(path)
+        check_writable(path)
         arrays = {k: np.ascontiguousarray(v) for k, v in self.arrays.items()}
         header = {
             "schema": SCHEMA, "config": self.config.to_dict(), "metrics": self.metrics, "provenance": self.provenance,

@@ -41,6 +41,7 @@ from vocalface.hmtalker.scene import Poses, draw, initial_fields
 from vocalface.nn.gradient import gradient_l1
 from vocalface.nn.ssim import l1_dssim
 from vocalface.training import checkpoint
+from vocalface.training.files import check_writable
 from vocalface.training.loop import Loop, SkipStep, finite_gradients
 from vocalface.training.progress import Reporter
 from vocalface.training.schedule import log_linear, motion_factor
@@ -332,6 +333,12 @@ class Trainer:
         """What the training frames say of speech and the explicit feature."""
         return Teacher(self.windows(self.trainable), self.explicit[self.trainable])
 
+    @functools.cached_property
+    def told(self) -> np.ndarray:
+        """How well speech tells each number of the explicit feature where the rest of the clip foretells it: r [E]."""
+        seen = self.explicit[self.trainable]
+        return correlations(foretold(self.windows(self.trainable), seen), seen.cpu().numpy())
+
     def face_step(self) -> float:
         c, gen = self.config, self.generator()
         done = self.step / max(c.face_steps, 1)
@@ -500,8 +507,7 @@ class Trainer:
         count = seen.shape[1]
         said = field.motion(self.windows(rows), self.upper[rows], seen, "audio").c_ea[:, -count:]
         gain = (seen.std(0) / (said.std(0) + 1e-3)).clamp(1, limit)
-        told = torch.from_numpy(correlations(foretold(self.windows(rows), seen), seen.cpu().numpy())).to(gain)
-        gain[(said.std(0) < 0.05) | (told < 0.5)] = 1
+        gain[(said.std(0) < 0.05) | (torch.from_numpy(self.told).to(gain) < 0.5)] = 1
         last = field.mapper.layers[2]
         last.weight[-count:] *= gain[:, None]
         last.bias[-count:] = gain * last.bias[-count:] + (1 - gain) * said.mean(0)
@@ -540,9 +546,7 @@ class Trainer:
         motion = {p: field.motion(self.windows(rows), self.upper[rows], self.explicit[rows], p) for p in PATHS[::2]}
         said, seen = motion["audio"].c_f, spread(motion["vanilla"].c_f)
         if self.config.explicit == "au":
-            parting = self.explicit[self.trainable][:, PARTING]
-            r = correlations(foretold(self.windows(self.trainable), parting), parting.cpu().numpy()).mean()
-            seen *= float(np.sqrt(np.clip(r, 0.25, 1)))
+            seen *= float(np.sqrt(np.clip(self.told[PARTING].mean(), 0.25, 1)))
         swing = Swing(1.0, said.mean(0))
         for _ in range(3):  # the field is no linear one
             swing.gain = float(np.clip(swing.gain * seen / (spread(swing(said)) + 1e-9), 1, limit))
@@ -743,7 +747,7 @@ def train(
     place = choose_device(device)
     if output.suffix != ".vface":
         raise ConfigError("a head is a .vface file", output, f"use -o {output.with_suffix('.vface').name}")
-    Head.check_writable(output)
+    check_writable(output)
     work = Path(work) if work else output.with_name(f".{output.stem}.work")
     progress = progress or Reporter(enabled=False)
     began = time.monotonic()

@@ -15,6 +15,7 @@ from torch import nn
 
 from vocalface import assets, media
 from vocalface.errors import AssetError, ConfigError
+from vocalface.nn.wav2lip import FACE
 from vocalface.observe.corpus import SIDE, Coefficients, Fitted, Progress, Run
 from vocalface.observe.indices import LANDMARKS_68
 from vocalface.observe.landmarks import Landmarker
@@ -28,7 +29,6 @@ BASEL = "bfm/BFM_model_front.mat"
 WAV2LIP = "wav2lip/wav2lip.pth"
 SYNCNET = "wav2lip/lipsync_expert.pth"
 MAPPING = "sadtalker/mapping_00229-model.pth.tar"
-FACE = 96  # px, Wav2Lip's face
 CHIN = 0.05  # of the face's height that Wav2Lip's box goes on below it
 FOCAL, DISTANCE = 1015.0, 10.0  # px at 224 px; units of the face model, dm
 

@@ -12,7 +12,6 @@ Started by `torchrun` the processes share each batch.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 
 from vocalface import assets
-from vocalface.errors import AssetError, ConfigError, ObservationsError, OutputError
+from vocalface.errors import AssetError, ConfigError, ObservationsError
 from vocalface.nn.wav2lip import SYNC_FRAMES
 from vocalface.observe import corpus
 from vocalface.sadtalker import (
@@ -40,6 +39,7 @@ from vocalface.sadtalker.expnet import EXPRESSIONS
 from vocalface.sadtalker.posevae import POSE
 from vocalface.training import distributed, settings
 from vocalface.training.distributed import World
+from vocalface.training.files import check_writable
 from vocalface.training.progress import Reporter
 
 
@@ -253,17 +253,6 @@ def drawing(asked: Request, training: Training, source: corpus.Coefficients) -> 
                 "train it on this corpus, or choose others with --coefficients",
             )  # fmt: skip
     return stage1, stage2
-
-
-def check_writable(output: Path) -> None:
-    """Raises OutputError before hours of training."""
-    folder = output.parent
-    if not folder.is_dir():
-        raise OutputError("the output folder does not exist", folder, f"mkdir -p {folder}")
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise OutputError(f"the output folder is not writable ({error.strerror})", folder, "choose another") from error
 
 
 # ----------------------------------------------------------------------------------------------------- what may be here

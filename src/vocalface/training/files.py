@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and folders that do not stay."""
+"""Files that appear whole or not at all, where they may go, and folders that do not stay."""
 
 from __future__ import annotations
 
@@ -15,7 +15,23 @@ try:
 except ImportError:  # not on this system: what a killed process leaves there stays
     fcntl = None
 
+from vocalface.errors import OutputError
+
 YOUNG = 5.0  # s
+
+
+def check_writable(path: Path) -> None:
+    """Raises OutputError early, before hours of work, when no file can be written to `path`."""
+    if not path.parent.is_dir():
+        raise OutputError("the output folder does not exist", path.parent, f"mkdir -p {path.parent}")
+    if path.is_dir():
+        raise OutputError("a folder has this name", path, "choose another name with -o")
+    try:  # rights and a read-only disk show only when something is written
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OutputError(
+            f"the output folder is not writable ({error.strerror})", path.parent, "choose another with -o"
+        ) from error
 
 
 def write_atomically(path: Path, data: bytes) -> None:
