@@ -8,12 +8,8 @@ measured is what waits between the stages, not the networks. Goal: ten minutes w
 """
 
 import argparse
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 
-from speak_memory import speech
+from peak_memory import table
 
 CHILD = """
 import sys
@@ -56,9 +52,7 @@ points = places.project(places.on_surface(topology().rest, np.zeros(2)), rest_po
 picture = media.write_image(sys.argv[2] + ".png", np.full((96, 96, 3), 120, np.uint8))
 found = lambda image: [Face((points * (len(image) / 96)).astype(np.float32), np.zeros(52, np.float32))]
 made = official.animate(picture, sys.argv[1], sys.argv[2], networks=networks, mode=sys.argv[3], search=found, batch=16)
-# not ru_maxrss: across exec it keeps the peak of the process that started this one
-peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(made.frames, int(peak.split()[1]) / 1024, round(made.fps, 1))
+frames, rate = made.frames, made.fps
 """
 
 
@@ -67,16 +61,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, nargs="+", default=[1.0, 10.0])
     parser.add_argument("--crop", default="full", help="see `animate --crop`")
     a = parser.parse_args()
-    print("TINY networks, 32 px\nminutes  frames  peak MB  frames a second")
-    peaks = []
-    with tempfile.TemporaryDirectory() as folder:
-        for minutes in a.minutes:
-            wav = speech(Path(folder) / "s.wav", minutes)
-            run = [sys.executable, "-c", CHILD, str(wav), str(Path(folder) / "o.mp4"), a.crop]
-            out = subprocess.run(run, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-            peaks.append(float(out[-2]))
-            print(f"{minutes:7.1f}  {out[-3]:>6}  {peaks[-1]:7.0f}  {out[-1]:>15}", flush=True)
-    print(f"longest against shortest: {100 * (peaks[-1] / peaks[0] - 1):+.1f} % (goal: within 10 %)")
+    print("TINY networks, 32 px")
+    table(CHILD, lambda wav, video: (wav, video, a.crop), a.minutes)
 
 
 if __name__ == "__main__":

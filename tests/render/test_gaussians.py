@@ -285,11 +285,14 @@ class TestCpu:
             "import os, numpy as np; os.environ['VOCALFACE_THREADS'] = '3'\n"
             "from vocalface.render import rasterize; from vocalface.types import *\n"
             "g = Gaussians(*(np.ones(s, np.float32) for s in ((5000, 3), (5000, 4), (5000, 3), (5000,), (5000, 3))))\n"
-            "c = Camera(99, 99, 48, 48, 96, 96, np.eye(4)); rasterize(g, c); child = os.fork()\n"
-            "if not child: rasterize(g, c); os._exit(0)\n"
-            "assert os.waitpid(child, 0)[1] == 0"
+            "c = Camera(99, 99, 48, 48, 96, 96, np.array([[1., 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 4], [0, 0, 0, 1]]))\n"
+            "here = rasterize(g, c).image; assert here.any(); child = os.fork()\n"
+            "if not child: os._exit(0 if np.array_equal(rasterize(g, c).image, here) else 3)\n"
+            "print('child', os.waitpid(child, 0)[1])"
         )
-        subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        made = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60)
+        assert (made.returncode, made.stdout) == (0, "child 0\n")
 
     @pytest.mark.parametrize("variant", native.VARIANTS)
     def test_each_variant_conforms(self, variant, monkeypatch):

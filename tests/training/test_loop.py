@@ -28,7 +28,9 @@ def test_saves_by_time():
 
 
 def test_finished_run_does_nothing():
-    Loop(5, lambda _: pytest.fail("ran"), save_fn=lambda _: pytest.fail("saved")).run(start=5)
+    steps, saves = [], []
+    Loop(5, steps.append, save_fn=saves.append, checkpoint_every_steps=1).run(start=5)
+    assert steps == [] and saves == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
