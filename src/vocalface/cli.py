@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -682,7 +683,8 @@ def main(argv: list[str] | None = None) -> None:
     except VocalfaceError as error:
         fail(args, error)
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        if not follows(args):
+            print("interrupted; run the same command again to go on", file=sys.stderr)
         raise SystemExit(130) from None
     except MemoryError:
         fail(args, VocalfaceError("out of memory", "this machine", "use a smaller --size"))
@@ -697,7 +699,17 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps(out, default=str))
 
 
+PATIENCE = 10.0  # s that a process waits for the first one of its machine to say what all of them met
+
+
+def follows(a: Common) -> bool:
+    """Whether this is one of a training's processes, and not the first on its machine."""
+    return isinstance(a, Train) and os.environ.get("LOCAL_RANK", "0") != "0"
+
+
 def fail(a: Common, error: VocalfaceError) -> None:
+    if follows(a):
+        time.sleep(PATIENCE)  # torchrun ends the others when the first has failed; who lives on met it alone
     if a.debug:
         traceback.print_exc()
     print(f"vocalface: {error}", file=sys.stderr)

@@ -92,3 +92,7 @@ def test_published_styles_go_from_calm_to_lively():
     for wrong in ((46, None), (-1, None), (3, 2.0)):
         with pytest.raises(ConfigError, match="--pose-style"):
             style_of(*wrong)
+    for wrong in (-0.5, 7.5, float("nan")):
+        with pytest.raises(ConfigError) as error:
+            style_of(None, wrong)
+        assert error.value.where == "--head-style" and "0 (calm) to 7 (lively)" in error.value.fix

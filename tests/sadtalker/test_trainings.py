@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from test_cli import fails
 from test_interruption import finished, hidden, struck, vocalface  # noqa: F401
 
-from vocalface import assets, media, presenter
+from vocalface import assets, cli, media, presenter
 from vocalface.cli import main
 from vocalface.errors import AssetError, ConfigError
 from vocalface.nn.wav2lip import SyncNetColor
@@ -165,6 +165,23 @@ def test_a_batch_that_processes_cannot_share_is_refused_before_the_corpus_is_loo
     monkeypatch.setattr(trainings.distributed, "join", lambda device: trainings.World(1, 3))
     said = fails(capsys, "train", "sadtalker.renderer", tmp_path, "-o", tmp_path / "r.safetensors", *SMALL)
     assert "a batch of 2 cannot be shared by 3 processes" in said
+
+
+def test_of_the_processes_of_a_machine_the_first_says_what_all_of_them_meet(tmp_path, monkeypatch, capsys):
+    wrong = ("train", "sadtalker.renderer", tmp_path, "-o", tmp_path / "x.pth")
+    waited = []
+    for rank in ("0", "1"):  # the second is alive after it waited: nobody else met this
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        monkeypatch.setattr(cli.time, "sleep", waited.append)
+        assert "use -o x.safetensors" in fails(capsys, *wrong) and len(waited) == int(rank)
+
+    def ended(seconds):
+        raise SystemExit(15)  # as torchrun does once the first has failed
+
+    monkeypatch.setattr(cli.time, "sleep", ended)
+    with pytest.raises(SystemExit):
+        main([str(a) for a in wrong])
+    assert capsys.readouterr() == ("", "")
 
 
 # ------------------------------------------------------------------------------------------------------------- teachers

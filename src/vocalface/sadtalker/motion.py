@@ -61,7 +61,7 @@ def style_of(pose_style: int | None, head_style: float | None) -> float:
     Raises ConfigError.
     """
     if pose_style is None:
-        return 3.0 if head_style is None else head_style
+        return 3.0 if head_style is None else check_style(head_style)
     if head_style is not None:
         raise ConfigError("--pose-style and --head-style say the same", "--pose-style", "leave one of them out")
     if not 0 <= pose_style <= 45:

@@ -74,7 +74,9 @@ def _cached(path: Path) -> tuple[dict, dict]:
 def check_style(style: float) -> float:
     """The style; ConfigError outside 0..7."""
     if not 0 <= style <= STYLES - 1:
-        raise ConfigError(f"There is no head style {style}", "head style", f"choose 0 (calm) to {STYLES - 1} (lively)")
+        raise ConfigError(
+            f"There is no head style {style:g}", "--head-style", f"choose 0 (calm) to {STYLES - 1} (lively)"
+        )
     return float(style)
 
 

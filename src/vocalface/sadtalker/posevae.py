@@ -285,7 +285,7 @@ def check_style(style: int | Tensor) -> Tensor:
     style = torch.as_tensor(style, dtype=torch.long)
     if style.min() < 0 or style.max() >= STYLES:
         raise ConfigError(
-            f"There is no pose style {style.flatten().tolist()}", "pose style", f"choose 0 to {STYLES - 1}"
+            f"There is no pose style {style.flatten().tolist()}", "--pose-style", f"choose 0 to {STYLES - 1}"
         )
     return style
 
