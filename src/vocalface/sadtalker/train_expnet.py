@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vocalface.errors import ConfigError, ObservationsError
+from vocalface.sadtalker import train_report
 from vocalface.sadtalker.expnet import EXPRESSIONS, ExpNet
 from vocalface.sadtalker.train_run import sums
 from vocalface.training.distributed import World, alike, average, average_gradients, rows, synchronise
@@ -191,3 +192,28 @@ class Trainer:
         step_optimizers(self.optimiser)
         average(self.net.buffers(), self.world)
         return {name: loss.item() for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def examine(self, material: Sequence[Clip], frames: int = 125) -> train_report.Shown:
+        """The first frames of some clips: squared error of the coefficients, that of a face that rests as it began, and
+        the correlation with the target, the median over the coefficients that move."""
+        net, rows, curves = self.net.eval(), [], {}
+        for clip in material[:4]:
+            target = np.asarray(clip.expression if clip.lips is None else clip.lips)[:frames]
+            mel, first = torch.from_numpy(clip.mel[0 : len(target)]).float(), torch.from_numpy(clip.expression[:1])
+            reference, blink = first.float().expand(len(target), -1), torch.zeros(len(target), 1)
+            if self.landmarks is not None and clip.lips is None:
+                shape = self.landmarks.to("cpu")
+                seen = openness(shape(torch.from_numpy(target).float())) / openness(shape(reference)).clamp(min=1e-3)
+                blink = (1 - seen).clamp(0, 1)[:, None]
+            made = net(*(x[None].to(self.world.device) for x in (mel, reference, blink)))[0].cpu().numpy()
+            moving = np.flatnonzero(target.std(0) > 0.01 * target.std(0).max() + 1e-6)
+            told = [np.corrcoef(made[:, k], target[:, k])[0, 1] if made[:, k].std() > 1e-6 else 0.0 for k in moving]
+            rows.append({
+                "mse": float(np.mean((made - target) ** 2)),
+                "mse_at_rest": float(np.mean((reference.numpy() - target) ** 2)),
+                "correlation": float(np.median(told)) if told else float("nan"),
+            })  # fmt: skip
+            most = int(target.std(0).argmax())
+            curves[f"coefficient {most}, which moves most"] = {"seen": target[:, most], "said": made[:, most]}
+        return train_report.Shown(train_report.mean(rows), curves=curves)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vocalface.errors import ConfigError, ObservationsError
-from vocalface.sadtalker import losses
+from vocalface.sadtalker import losses, train_report
 from vocalface.sadtalker.discriminator import MultiScaleDiscriminator
 from vocalface.sadtalker.facevid2vid import OcclusionAwareSPADEGenerator
 from vocalface.sadtalker.keypoints import HEEstimator, KPDetector, transform
@@ -231,3 +231,23 @@ class Trainer:
         step_optimizers(self.critic)
         average(net.buffers(), self.world)
         return {name: value.item() for name, value in terms.items()} | {"critic": loss.item()}
+
+    @torch.no_grad()
+    def examine(self, material: Sequence[Faces]) -> train_report.Shown:
+        """Frames drawn from the first one of their run: psnr, that of the first frame as it stands, and how far the
+        estimated head is turned from where it was, degrees."""
+        net, device, rows, pictures = self.net.eval(), self.world.device, [], []
+        for run, frame in train_report.evenly([run for run in material if len(run) >= 2]):
+            true = [picture(run.face(i), self.config.size) for i in (0, frame)]
+            source, driving = (torch.from_numpy(image)[None].to(device) for image in true)
+            canonical = net["kp_extractor"](source)
+            motions = [net["he_estimator"](image) for image in (source, driving)]
+            made = net["generator"](source, *(transform(canonical, m) for m in motions)).prediction
+            made = made[0].float().cpu().numpy()
+            turned = torch.from_numpy(angles(np.asarray(run.coefficients[frame]))[None]).to(device)
+            rows.append({
+                "psnr": train_report.psnr(made, true[1]), "psnr_first_frame": train_report.psnr(*true),
+                "head_pose": float(losses.head_pose(motions[1], turned)),
+            })  # fmt: skip
+            pictures.append(train_report.strip(*true, made))
+        return train_report.Shown(train_report.mean(rows), pictures, "source | driving | drawn")

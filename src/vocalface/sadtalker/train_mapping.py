@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from vocalface.errors import AssetError, ConfigError, ObservationsError
 from vocalface.nn.spade import fold_spectral_norm
-from vocalface.sadtalker import losses
+from vocalface.sadtalker import losses, train_report
 from vocalface.sadtalker.discriminator import MultiScaleDiscriminator
 from vocalface.sadtalker.facevid2vid import OcclusionAwareSPADEGenerator
 from vocalface.sadtalker.framing import coefficient_window
@@ -265,3 +265,33 @@ class Trainer:
             values["critic"] = loss.item()
         average(self.net.buffers(), self.world)
         return values
+
+    @torch.no_grad()
+    def examine(self, material: Sequence[Faces]) -> train_report.Shown:
+        """Frames drawn by their coefficients from the first one of their run: psnr, that of the first frame as it
+        stands, and, where stage 1 has its pose estimator, that of its own picture and how far keypoints are apart."""
+        mapped, renderer, device = self.mapped.eval(), self.renderer, self.world.device
+        rows, pictures = [], []
+        for run, frame in train_report.evenly([run for run in material if len(run) >= 2]):
+            true = [picture(run.face(i), renderer.size) for i in (0, frame)]
+            source, driving = (torch.from_numpy(image)[None].to(device) for image in true)
+            windows = np.stack([coefficient_window(run.coefficients, i) for i in (0, frame)])
+            windows = torch.from_numpy(windows).float().to(device)
+            motions = mapped(windows, windows[:1, :, windows.shape[-1] // 2].expand(2, -1))
+            canonical = renderer.keypoints(source)
+            moved = [transform(canonical, type(motions)(*(m[i : i + 1] for m in motions))) for i in (0, 1)]
+
+            def drawn(*points: Tensor, source: Tensor = source) -> np.ndarray:
+                return renderer.generator(source, *points).prediction[0].float().cpu().numpy()
+
+            made = [drawn(*moved)]
+            row = {"psnr": train_report.psnr(made[0], true[1]), "psnr_first_frame": train_report.psnr(*true)}
+            if renderer.estimator is not None:
+                wanted = [transform(canonical, renderer.estimator(image)) for image in (source, driving)]
+                made.insert(0, drawn(*wanted))
+                row["psnr_stage_1"] = train_report.psnr(made[0], true[1])
+                row["keypoints"] = float(sum((a - b).abs().mean() for a, b in zip(moved, wanted)) / 2)
+            rows.append(row)
+            pictures.append(train_report.strip(*true, *made))
+        caption = "source | driving | " + ("stage 1 | " if renderer.estimator is not None else "") + "by coefficients"
+        return train_report.Shown(train_report.mean(rows), pictures, caption)

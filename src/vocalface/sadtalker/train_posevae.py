@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vocalface.errors import ConfigError, ObservationsError
+from vocalface.sadtalker import train_report
 from vocalface.sadtalker.posevae import BLOCK, LATENT, POSE, STYLES, Audio2Pose
 from vocalface.sadtalker.train_run import sums
 from vocalface.training.distributed import World, alike, average, average_gradients, rows, synchronise
@@ -153,3 +154,27 @@ class Trainer:
             step_optimizers(self.critic)
         average(net.buffers(), self.world)
         return {"reg": reg.item(), "kl": kl.item(), "gan": gan.item()}
+
+    @torch.no_grad()
+    def examine(self, material: Sequence[Clip], blocks: int = 4) -> train_report.Shown:
+        """The beginning of some clips: squared error of poses that encoder and decoder make again, that of a head that
+        rests, and the deviation of drawn angles over that of the seen ones. A latent that carries nothing re-makes
+        no better than rest."""
+        net, device, rows, curves = self.net.eval(), self.world.device, [], {}
+        draw = torch.Generator().manual_seed(self.config.seed)
+        for clip in [clip for clip in material if len(clip.pose) >= STRETCH][:4]:
+            count = min((len(clip.pose) - 1) // BLOCK, blocks)
+            pose = torch.from_numpy(np.array(clip.pose[: count * BLOCK + 1])).float().to(device)
+            mel = torch.from_numpy(clip.mel[0 : len(pose)]).float().to(device)
+            reference, style = pose[:1].expand(count, -1), torch.full((count,), clip.style, device=device)
+            residual = (pose[1:] - pose[0]).unflatten(0, (count, BLOCK))
+            voice = net.voice(mel[1:].unflatten(0, (count, BLOCK)))
+            again, _, _ = net.netG(residual, reference, voice, style, torch.zeros(count, LATENT, device=device))
+            drawn = net.generate(mel[None], pose[:1], clip.style, generator=draw)[0]
+            rows.append({
+                "mse": float((again - residual).square().mean()), "mse_at_rest": float(residual.square().mean()),
+                "swing": float(drawn[:, :3].std(0).mean() / pose[:, :3].std(0).mean().clamp(min=1e-6)),
+            })  # fmt: skip
+            series = {"seen": pose, "made again": torch.cat([pose[:1], pose[0] + again.flatten(0, 1)]), "drawn": drawn}
+            curves.setdefault("yaw, rad", {name: rows_of[:, 1].cpu().numpy() for name, rows_of in series.items()})
+        return train_report.Shown(train_report.mean(rows) if rows else {}, curves=curves)

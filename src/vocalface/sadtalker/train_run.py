@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ import numpy as np
 from torch import nn
 
 from vocalface.errors import ConfigError, OutputError
+from vocalface.sadtalker.train_report import History, Shown
 from vocalface.training import checkpoint
 from vocalface.training.distributed import World, agreed, highest
 from vocalface.training.files import write_atomically
@@ -41,6 +42,7 @@ class Trainer(Protocol):
     def step(self, step: int) -> dict[str, float]: ...
     def state(self) -> dict: ...
     def restore(self, state: dict) -> None: ...
+    def examine(self, material: Sequence) -> Shown: ...
 
 
 def check_output(output: Path | str) -> Path:
@@ -56,7 +58,7 @@ def check_output(output: Path | str) -> Path:
 
 def run(
     trainer: Trainer, output: Path | str, *, resume: bool = True, progress=None, work: Path | None = None,
-    about: dict[str, str] | None = None,
+    about: dict[str, str] | None = None, report: Callable[[History], object] | None = None,
 ) -> dict:  # fmt: skip
     """Train and write `output` (safetensors, keys as in the published files).
 
@@ -67,6 +69,7 @@ def run(
         resume: False begins anew.
         work: folder for the checkpoints (default: beside the output); only what is this run's own is removed from it.
         about: more to say in the file's header.
+        report: called with the run's losses, interruptions or not, when the weights are written; in one process alone.
 
     Returns:
         The number of steps and the last losses.
@@ -87,6 +90,7 @@ def run(
     elif world.leads:
         shutil.rmtree(states, ignore_errors=True)
     last: dict[str, float] = {}
+    history = History(config.steps, found[1].get("losses") if found else None)
 
     def step(k: int) -> dict[str, float]:
         buffers = [(b, b.clone()) for b in trainer.net.buffers()]
@@ -96,11 +100,13 @@ def run(
             for now, before in buffers:
                 now.copy_(before)
             raise
+        history.add(k, last)
         return dict(last)
 
     def save(done: int) -> None:
         if world.leads:
-            checkpoint.save(states, done, trainer.state(), {"config": asdict(config)})
+            state = trainer.state() | {"losses": history.rows}
+            checkpoint.save(states, done, state, {"config": asdict(config)})
 
     Loop(
         config.steps, step, save_fn=save, progress=progress if world.leads else None,
@@ -108,6 +114,8 @@ def run(
     ).run(start)  # fmt: skip
     if world.leads:
         write_atomically(output, content(trainer, about or {}))
+        if report:
+            report(history)
         shutil.rmtree(states, ignore_errors=True)
         if work is None and states.parent.is_dir() and not any(states.parent.iterdir()):
             states.parent.rmdir()

@@ -33,6 +33,7 @@ from vocalface.sadtalker import (
     train_facevid2vid,
     train_mapping,
     train_posevae,
+    train_report,
     train_run,
 )
 from vocalface.sadtalker.expnet import EXPRESSIONS
@@ -93,14 +94,15 @@ def expnet(given: Given) -> train_expnet.Trainer:
             ),
             given.world,
         )
-    clips = [
-        train_expnet.Clip(Windows(r), np.array(r.coefficients[:, :EXPRESSIONS]), lips)
-        for r, lips in zip(given.runs, known)
-    ]
     return train_expnet.Trainer(
-        clips, given.config, given.world, voice=wav2lip.audio_encoder.state_dict() if wav2lip else None,
+        [talking(r, lips) for r, lips in zip(given.runs, known)], given.config, given.world,
+        voice=wav2lip.audio_encoder.state_dict() if wav2lip else None,
         landmarks=teachers.landmark_model(given.source.name), lip_reading=reader(given),
     )  # fmt: skip
+
+
+def talking(run: corpus.Run, lips: np.ndarray | None = None) -> train_expnet.Clip:
+    return train_expnet.Clip(Windows(run), np.array(run.coefficients[:, :EXPRESSIONS]), lips)
 
 
 def reader(given: Given) -> lip_reading.LipReader | None:
@@ -117,14 +119,13 @@ def reader(given: Given) -> lip_reading.LipReader | None:
 
 def posevae(given: Given) -> train_posevae.Trainer:
     wav2lip, people = wav2lip_here(), sorted({r.identity for r in given.runs})
-    clips = [
-        train_posevae.Clip(
-            Windows(r), np.array(r.coefficients[:, EXPRESSIONS : EXPRESSIONS + POSE]), people.index(r.identity)
-        )
-        for r in given.runs
-    ]
+    clips = [turning(r, people.index(r.identity)) for r in given.runs]
     voice = {f"audio_encoder.{k}": v for k, v in wav2lip.audio_encoder.state_dict().items()} if wav2lip else None
     return train_posevae.Trainer(clips, given.config, given.world, voice=voice)
+
+
+def turning(run: corpus.Run, style: int = 0) -> train_posevae.Clip:
+    return train_posevae.Clip(Windows(run), np.array(run.coefficients[:, EXPRESSIONS : EXPRESSIONS + POSE]), style)
 
 
 def renderer(given: Given) -> train_facevid2vid.Trainer:
@@ -144,11 +145,14 @@ class Training:
     build: Callable[[Given], train_run.Trainer]
     sound: bool = False  # clips without sound are of no use
     takes: tuple[str, ...] = ()  # of the renderer's and the mapping's weights
+    reads: Callable[[corpus.Run], Any] = lambda run: run  # what `Trainer.examine` takes of a run
 
 
 TRAININGS: dict[str, Training] = {
-    "sadtalker.expnet": Training(train_expnet.PRESETS, expnet, sound=True, takes=("renderer", "mapping")),
-    "sadtalker.posevae": Training(train_posevae.PRESETS, posevae, sound=True),
+    "sadtalker.expnet": Training(
+        train_expnet.PRESETS, expnet, sound=True, takes=("renderer", "mapping"), reads=talking
+    ),
+    "sadtalker.posevae": Training(train_posevae.PRESETS, posevae, sound=True, reads=turning),
     "sadtalker.renderer": Training(train_facevid2vid.PRESETS, renderer),
     "sadtalker.mapping": Training(train_mapping.PRESETS, mapping, takes=("renderer",)),
 }
@@ -161,7 +165,8 @@ def train(asked: Request, reporter: Reporter, say: Callable[[str], None] = lambd
         say: takes lines about what stands in for what; called in one process alone.
 
     Returns:
-        weights, figures, terms, coefficients, runs, held_out, skipped; nothing in a process that does not lead.
+        weights, report, figures (the last losses), examined (of people that were held out, if any were), terms,
+        coefficients, runs, held_out, skipped; nothing in a process that does not lead.
 
     Raises:
         ConfigError, ObservationsError, AssetError, DeviceError, OutputError.
@@ -190,13 +195,26 @@ def train(asked: Request, reporter: Reporter, say: Callable[[str], None] = lambd
         for name, reason in found.skipped.items():
             say(f"left out {name}: {reason}")
     bar = reporter.start(config.steps, "training") if world.leads else None
-    figures = train_run.run(trainer, output, resume=asked.resume, progress=bar, about=about)
+    strangers = [r for r in found.held_out if r.has_sound or not training.sound]
+    whom, judged = ("held out", strangers) if strangers else ("people it learned from", runs)
+    page, shown = output.with_suffix(".report.html"), {}
+
+    def report(history: train_report.History) -> None:
+        made = trainer.examine([training.reads(r) for r in judged])
+        shown.update(made.figures)
+        words = about | trainer.terms | {"runs": len(runs), "steps": config.steps, "batch": config.batch}
+        train_report.write(page, f"{asked.name}: {output.name}", words, history, made, whom)
+
+    figures = train_run.run(trainer, output, resume=asked.resume, progress=bar, about=about, report=report)
     reporter.close()
     distributed.leave()
     if not world.leads:
         return {}
+    say(f"{whom}: " + ", ".join(f"{name} {value:.4g}" for name, value in shown.items()))
+    say(f"report: {page}")
     return {
-        "weights": str(output), "figures": figures, "terms": trainer.terms, **about, "runs": len(runs),
+        "weights": str(output), "report": str(page), "figures": figures, "examined": {"whom": whom, **shown},
+        "terms": trainer.terms, **about, "runs": len(runs),
         "held_out": len(found.held_out), "skipped": found.skipped,
     }  # fmt: skip
 
