@@ -1,11 +1,45 @@
-"""The relief: it turns without folding, and its mouth opens to a point at either end."""
+"""The head of a portrait: its motions do what they say, it turns without folding, its mouth opens to a point."""
 
 import numpy as np
+import pytest
 from test_animate import SIZE, portrait
 
-from vocalface.sadtalker import rig
+from vocalface import assets, faces
+from vocalface.faces import ict
+from vocalface.presenter import landmarks as places
+from vocalface.presenter.face import topology
+from vocalface.presenter.scene import rest_pose
+from vocalface.sadtalker import carry, rig
 from vocalface.sadtalker.direction import LARGEST_TURN
 from vocalface.sadtalker.motion import Pose
+
+LIMITS = {
+    "jaw": 0.024, "aperture": 0.024, "width": 0.0055, "round": 1.2, "tuck": 1.0, "upper": 1.0, "brow": 0.0046,
+    "blink": 1.0,
+}  # fmt: skip
+"""The most that speech or a mood asks of each motion."""
+
+
+@pytest.fixture(params=faces.NAMES)
+def model(request) -> str:
+    if request.param == "ict" and assets.find(ict.FILE) is None:
+        pytest.skip("needs ict_facekit/ict_facekit.npz: set VOCALFACE_ASSETS")
+    return request.param
+
+
+def per_metre() -> float:
+    points = portrait().landmarks
+    return float(np.linalg.norm(points[454] - points[234])) / rig.FACE_WIDTH
+
+
+def posed(built: rig.Rig, **motion) -> np.ndarray:
+    """Vertices in a pose [V, 3], millimetres, head coordinates."""
+    return (built.deform(Pose(**motion)) - built.origin) @ built.axes * 1000
+
+
+def drawn(built: rig.Rig, **motion) -> np.ndarray:
+    """Where vertices are in a pose [V, 2], millimetres of the face."""
+    return built.project(built.deform(Pose(**motion))) / per_metre() * 1000
 
 
 def areas(px: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -37,10 +71,10 @@ def test_depths_become_gentle_and_gentle_ones_stay():
     slope, step = 0.5 * x, np.where(x > 5, 20.0, 0.0)
     for depth in (slope, step):
         points = np.stack([x, y, depth], -1).reshape(-1, 3)
-        z = rig.gentle(points, 1.0)
+        z = carry.gentle(points, 1.0)
         away = np.linalg.norm(points[:, None, :2] - points[None, :, :2], axis=-1)
         assert (np.abs(z[:, None] - z) <= away + 1e-9).all()
-    assert np.allclose(rig.gentle(np.stack([x, y, slope], -1).reshape(-1, 3), 1.0), slope.ravel())
+    assert np.allclose(carry.gentle(np.stack([x, y, slope], -1).reshape(-1, 3), 1.0), slope.ravel())
 
 
 def test_an_open_mouth_narrows_towards_its_corners():
@@ -68,7 +102,8 @@ def test_beside_teeth_of_the_portrait_nothing_sticks_out_of_pursed_lips():
 def test_hair_before_a_ground_of_its_own_turns_wholly_and_only_cut_off_sides_stand_still():
     landmarks, turn = portrait().landmarks, Pose(angles=(0.0, 0.0, 0.2))
     below = np.array([False, False, False, True])
-    dragged, apart = (rig.build(landmarks, SIZE, cut) for cut in (None, below))
+    dragged = rig.build(landmarks, SIZE)
+    apart = dragged.cut_off(below)
     moved = {}
     for name, built in (("dragged", dragged), ("apart", apart)):
         rest, turned = (built.project(built.deform(pose)) for pose in (Pose(), turn))
@@ -81,3 +116,70 @@ def test_hair_before_a_ground_of_its_own_turns_wholly_and_only_cut_off_sides_sta
     top, bottom = apart.uv[:, 1] < 1, apart.uv[:, 1] > SIZE - 1
     assert moved["dragged"][top | bottom].max() < 0.1 and moved["apart"][bottom].max() < 0.1
     assert moved["apart"][top].max() > 5
+
+
+def test_a_portrait_at_rest_is_where_its_landmarks_are(model):
+    built = rig.build(portrait().landmarks, SIZE, model)
+    assert np.abs(built.project(built.deform(Pose())) - built.uv).max() < 0.01
+    assert np.abs(built.uv[: rig.LANDMARKS] - portrait().landmarks[: rig.LANDMARKS, :2]).max() < 1e-3
+
+
+def test_lips_open_as_far_as_they_are_told_and_meet_all_along(model):
+    built = rig.build(portrait().landmarks, SIZE, model)
+
+    def gaps(**motion) -> np.ndarray:
+        points = posed(built, **motion)
+        return points[rig.LIP_LOWER, 1] - points[rig.LIP_UPPER, 1]
+
+    assert gaps(jaw=0.012)[5] - gaps()[5] == pytest.approx(12, abs=0.05)
+    for motion in ({"jaw": 0.004}, {"jaw": 0.010}, {"round": 1.0}, {"width": 0.004}, {"width": -0.003}):
+        assert gaps(**motion, aperture=0.010)[5] == pytest.approx(10, abs=0.05), motion
+        assert np.abs(gaps(**motion, aperture=0.0)).max() < 0.3, motion
+
+
+def test_motions_move_what_they_name_alike_with_both_models(model):
+    built = rig.build(portrait().landmarks, SIZE, model)
+    rest = drawn(built)
+
+    def moved(landmark: int, **motion) -> np.ndarray:
+        return drawn(built, **motion)[landmark] - rest[landmark]
+
+    jaw = {"jaw": 0.010, "aperture": 0.010}
+    assert 6 < moved(152, **jaw)[1] < 12 and 6 < moved(17, **jaw)[1] < 12, "chin and lower lip"
+    assert abs(moved(1, **jaw)[1]) < 0.5 and abs(moved(33, **jaw)[1]) < 0.3, "not the nose, nor the eyes"
+    assert 1.5 < moved(291, **jaw)[1] < 6 and 0.5 < moved(436, **jaw)[1] < 5, "corners and cheeks follow"
+    assert 2.5 < moved(291, width=0.004)[0] < 5 and -5 < moved(61, width=0.004)[0] < -2.5
+    assert moved(291, width=0.004)[1] < 0.3, "wide lips do not sag"
+    assert -3.6 < moved(291, width=-0.003)[0] < -2.0 < 2.0 < moved(61, width=-0.003)[0] < 3.6
+    assert -7.5 < moved(291, round=1.0)[0] < -4.5 < 4.5 < moved(61, round=1.0)[0] < 7.5
+    assert moved(291, round=1.0)[0] < moved(432, round=1.0)[0] < -0.3, "cheeks are drawn in, less than lips"
+    assert -2.4 < moved(0, upper=1.0)[1] < -0.8
+    for landmark in (105, 334):
+        assert -6 < moved(landmark, brow=0.004)[1] < -2.5 and 1 < moved(landmark, brow=-0.003)[1] < 5
+
+
+def test_speech_folds_no_skin(model):
+    built = rig.build(portrait().landmarks, SIZE, model)
+    rest = areas(drawn(built), built.faces)
+    skin = (built.faces < built.copies.max() + 1).all(1) & (np.abs(rest) > 2)
+    poses = [{name: value} for name, value in LIMITS.items()]
+    poses += [{"width": -0.0045}, {"brow": -0.004}, {"jaw": 0.024, "aperture": 0.024}, {"jaw": 0.008, "aperture": 0.0}]
+    poses += [{"jaw": 0.012, "aperture": 0.016, "round": 1.2}, {"width": 0.0055, "upper": 1.0, "aperture": 0.012}]
+    for motion in poses:
+        now = areas(drawn(built, **motion), built.faces)
+        share = (np.sign(now) == np.sign(rest))[skin].mean()
+        assert share > 0.995, (motion, share)
+
+
+def test_a_turned_head_is_about_where_a_turned_head_would_be(model):
+    given = portrait()
+    camera = rig.view(SIZE)
+    turn = np.radians(15)
+    truth, start = rest_pose(), places.on_surface(topology().rest, np.zeros(2))
+    truth[:3, :3] = rig.rotation(turn, 0, 0) @ truth[:3, :3]
+    there = places.project(start, truth, camera)[: rig.LANDMARKS, :2]
+    here = rig.build(given.landmarks, SIZE, model)
+    here = here.project(here.deform(Pose(angles=(turn, 0.0, 0.0))))[: rig.LANDMARKS]
+    off = (here - here.mean(0)) - (there - there.mean(0))
+    way = there - there.mean(0) - (given.landmarks[: rig.LANDMARKS, :2] - given.landmarks[: rig.LANDMARKS, :2].mean(0))
+    assert np.linalg.norm(off, axis=1).mean() < 0.3 * np.linalg.norm(way, axis=1).mean()

@@ -39,7 +39,7 @@ class Puppet:
         self.rig = rig.build(portrait.landmarks, portrait.image.shape[0])
         self.ground = ground.build(self.rig, portrait.image)
         if self.ground is not None:
-            self.rig = rig.build(portrait.landmarks, portrait.image.shape[0], self.ground.cut)
+            self.rig = self.rig.cut_off(self.ground.cut)
         self.interior = interior.build(self.rig, portrait.image)
         self.lids = Lids(self.rig, portrait.image)
         corners = portrait.landmarks[[rig.LIP_UPPER[0], rig.LIP_UPPER[-1]], :2]

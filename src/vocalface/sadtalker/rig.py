@@ -1,4 +1,10 @@
-"""A portrait as a relief that moves: landmarks, the ground around them, triangles, a displacement for each motion.
+"""A portrait as a head that moves: landmarks, the ground around them, triangles, a displacement for each motion.
+
+A morphable head (`faces.heads`: ICT-FaceKit where it is here, else our own) is fitted to the landmarks. It tells how
+deep the head is, beyond the landmarks too, and how skin moves when a jaw opens, lips are rounded, brows rise: its
+displacements are carried over vertex by vertex and scaled so that one unit of a motion does what the motion says.
+Made by hand are what a displacement of skin cannot promise on every face: lips that meet exactly, all along (`sealed`);
+the portrait's own gap that closes; the lower lip under the teeth; lids, which are painted (`lids`).
 
 Coordinates:
     px of the crop, landmarks' z in px too (smaller is nearer).
@@ -9,13 +15,17 @@ A face is taken to be 0.14 m wide; so all motions are metres on every face.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from scipy.spatial import Delaunay, cKDTree
+from scipy.spatial import Delaunay
 
+from vocalface.faces.heads import head
+from vocalface.faces.portrait import Fitted, fit
 from vocalface.observe.indices import FACE_OVAL
+from vocalface.sadtalker import carry
+from vocalface.sadtalker.carry import depth, even, gentle, relief, rimmed, smoothstep
 from vocalface.sadtalker.motion import Pose
 from vocalface.types import Camera
 
@@ -36,9 +46,10 @@ EYE_DEPTH = 0.004  # m, behind the lids
 LASH = 0.0035  # m, strip over the lid's edge that closes with it unstretched
 STRETCH = 0.15  # share of a blink that the skin about the eye makes; the lid itself is painted (`lids`)
 ARCH = 0.9  # an opened mouth: 0.5 is an ellipse, whose ends are boxes on lips of eleven points; 1 a parabola
-STEEPEST = 1.0  # px of depth to one px across
+STEEPEST, FLATTENED = 3.0, 0.8  # px of depth to one px across: of a head that looks ahead, and of one turned far
+FAR_TURN = np.radians([15.0, 32.0])  # between these the one becomes the other
 NEAR, FAR = (1.45, 2.4), (2.4, 3.6)  # half widths of the face: so far things turn with the head, there no more
-FIELDS = ("jaw", "part", "close", "width", "round", "tuck", "upper", "brow", "blink")
+FIELDS = ("jaw", "part", "close", "width", "narrow", "round", "tuck", "upper", "brow", "frown", "blink", "flat")
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,16 @@ class Rig:
     origin: np.ndarray  # [3] camera
     mouth: Mouth
     seam: np.ndarray  # vertices behind the lower lip where the portrait shows teeth; they lie in shadow
+    copies: np.ndarray  # [V] the vertex of the skin that each is, or lies behind
+    fitted: Fitted  # the morphable head
+
+    def cut_off(self, cut: np.ndarray) -> Rig:
+        """The rig of a person whom the crop's sides (left, top, right, bottom) cut off, where `cut` [4] bool says so,
+        before a ground that is drawn apart: hair turns with the head however far it hangs, and only those sides rest.
+        """
+        skin = self.copies.max() + 1
+        follow = following(self.uv[:skin], self.axes, self.size, cut)
+        return replace(self, follow=follow[self.copies, None].astype(np.float32))
 
     def amounts(self, pose: Pose) -> np.ndarray:
         """[len(FIELDS)] of a pose."""
@@ -65,10 +86,15 @@ class Rig:
             wide = self.mouth.gap
             close = 1 - min(pose.aperture, wide) / wide if wide > 1e-5 else 1.0
             part = max(pose.aperture - wide, 0.0) - pose.jaw
+        turn = float(np.hypot(*pose.angles[:2]))
         return np.array(
-            [pose.jaw, part, close, pose.width, pose.round, pose.tuck, pose.upper, pose.brow, STRETCH * pose.blink],
+            [
+                pose.jaw, part, close, max(pose.width, 0.0), max(-pose.width, 0.0), pose.round, pose.tuck, pose.upper,
+                max(pose.brow, 0.0), max(-pose.brow, 0.0), STRETCH * pose.blink,
+                smoothstep(*FAR_TURN, np.float64(turn)),
+            ],
             np.float32,
-        )
+        )  # fmt: skip
 
     def deform(self, pose: Pose) -> np.ndarray:
         """Vertices [V, 3] in camera coordinates."""
@@ -126,37 +152,44 @@ def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     return about_y @ about_x @ about_z
 
 
-def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
-
-
 def hump(x: np.ndarray, width: float) -> np.ndarray:
     return np.exp(-((x / width) ** 2))
 
 
 # ---------------------------------------------------------------------------------------------------- building
-def build(landmarks: np.ndarray, size: int, cut: np.ndarray | None = None) -> Rig:
-    """The rig of a face in a square crop.
+def measure(landmarks: np.ndarray, size: int, model: str = "auto") -> Fitted:
+    """The morphable head under the landmarks [478, 3] px of a square crop; `model` as in `faces.heads.head`."""
+    return fit(head(model), landmarks, view(size))
+
+
+def view(size: int) -> Camera:
+    return Camera(FOCAL * size, FOCAL * size, size / 2, size / 2, size, size)
+
+
+def build(landmarks: np.ndarray, size: int, model: str = "auto") -> Rig:
+    """The rig of a face in a square crop, before a ground that moves with it (see `Rig.cut_off`).
 
     Args:
-        landmarks: [478, 3] px; size: side of the crop, px.
-        cut: [4] bool, at which sides of the crop (left, top, right, bottom) the person is cut off, when the ground is
-            drawn apart: then hair turns with the head however far it hangs, and only those sides stand still.
+        landmarks: [478, 3] px; size: side of the crop, px; model: see `faces.heads.head`.
     """
+    camera, fitted = view(size), measure(landmarks, size, model)
     points = landmarks[:LANDMARKS].astype(np.float64)
+    per_metre = np.linalg.norm(points[454] - points[234]) / FACE_WIDTH
+    points[:, 2] = depth(points, fitted, per_metre)
     across = points[263] - points[33]
     x_axis = across / np.linalg.norm(across)
     z_axis = np.cross(x_axis, points[152] - points[10])
     z_axis /= np.linalg.norm(z_axis)
     axes = np.stack([x_axis, np.cross(z_axis, x_axis), z_axis], axis=1)
-    per_metre = np.linalg.norm(points[454] - points[234]) / FACE_WIDTH
 
-    camera = Camera(FOCAL * size, FOCAL * size, size / 2, size / 2, size, size)
     near = camera.fx / per_metre
-    points = relief(points, per_metre)
-    points = np.concatenate([points, around(points, size, per_metre)])
-    points[:, 2] = gentle(points, STEEPEST)
+    beside = around(points, size, per_metre)
+    on_head = carry.places(fitted, points[:, :2], beside, per_metre)
+    deep = on_head(carry.depths(fitted, points[:, 2], per_metre)[:, None])
+    points = np.concatenate([points, np.concatenate([beside, deep], axis=1)])
+    flat = gentle(np.concatenate([relief(points[:LANDMARKS], per_metre), points[LANDMARKS:]]), FLATTENED)
+    points[:, 2] = rimmed(gentle(points, STEEPEST), points[:, :2], per_metre)
+    flat += points[[13, 14], 2].mean() - flat[[13, 14]].mean()  # about the mouth, whose inside lies behind it
 
     def lift(px: np.ndarray) -> np.ndarray:
         z = near + px[:, 2:] / per_metre
@@ -167,36 +200,41 @@ def build(landmarks: np.ndarray, size: int, cut: np.ndarray | None = None) -> Ri
     local = (world - origin) @ axes
     mouth = lips(local)
     border = np.minimum(points[:, :2], size - points[:, :2]).min(1) / size
-    fields = motions(local, mouth) * smoothstep(0, 0.04, border)[:, None]
-    follow = following(local, points[:, :2], size, cut)
+    moves = fitted.moves() @ axes
+    moves = even(np.concatenate([moves[:, :LANDMARKS], on_head(moves)], axis=1), points[:, :2], per_metre)
+    fields = motions(local, mouth, dict(zip(fitted.head.expressions, moves))) * smoothstep(0, 0.04, border)[:, None]
+    fields[FIELDS.index("flat")] = (lift(np.column_stack([points[:, :2], flat])) - world) @ axes
+    follow = following(points[:, :2], axes, size, None)
 
     chart = points[:, :2].copy()  # the mouth stands open in it, so that triangles do not bridge the lips
     chart += (fields[FIELDS.index("part")] * 0.02 @ axes.T)[:, :2] * per_metre
-    faces = Delaunay(chart).simplices
+    triangles = Delaunay(chart).simplices
 
-    skin = np.ones(len(faces), bool)
+    skin = np.ones(len(triangles), bool)
     total, behind, extra = len(points), [], []
-    for rim, ring, depth in holes(local):
-        inside = np.isin(faces, rim).all(1)
+    for rim, ring, sunk in holes(local):
+        inside = np.isin(triangles, rim).all(1)
         skin &= ~inside
-        taken = faces[np.isin(faces, rim).any(1)] if ring else faces[inside]
+        taken = triangles[np.isin(triangles, rim).any(1)] if ring else triangles[inside]
         used, renamed = np.unique(taken, return_inverse=True)
-        extra.append((used, depth))
+        extra.append((used, sunk))
         behind.append(renamed.reshape(-1, 3) + total)
         total += len(used)
-    for k, (used, depth) in enumerate(extra):
+    for k, (used, sunk) in enumerate(extra):
         place = points[used].copy()
         if k == len(extra) - 1 and mouth.gap > PARTED:  # teeth go on under the upper lip, so that no slit opens there
             place[np.isin(used, LIP_UPPER[1:-1]), 1] -= 0.0012 * per_metre
         back = lift(place)
-        back *= 1 + depth / back[:, 2:]  # along the ray: it projects where it was
+        back *= 1 + sunk / back[:, 2:]  # along the ray: it projects where it was
         local = np.concatenate([local, (back - origin) @ axes])
         points = np.concatenate([points, place])
         follow = np.concatenate([follow, follow[used]])
         moved = np.zeros((len(FIELDS), len(used), 3))
         if k == len(extra) - 1:
             moved = carried(local, fields, used, mouth)
+        moved[FIELDS.index("flat")] = fields[FIELDS.index("flat"), used]
         fields = np.concatenate([fields, moved], axis=1)
+    copies = np.concatenate([np.arange(len(follow) - sum(len(u) for u, _ in extra)), *(used for used, _ in extra)])
     seam = np.flatnonzero(np.isin(extra[-1][0], LIP_LOWER[1:-1])) + len(local) - len(extra[-1][0])
     if mouth.gap <= PARTED:
         seam = seam[:0]
@@ -204,38 +242,14 @@ def build(landmarks: np.ndarray, size: int, cut: np.ndarray | None = None) -> Ri
     pivot = np.array([0.0, local[152, 1] + 0.15 * tall, local[[234, 454], 2].mean() + 0.01])
     return Rig(
         size, camera, local.astype(np.float32), points[:, :2].astype(np.float32),
-        np.concatenate([faces[skin], *behind]).astype(np.int32), fields.reshape(len(FIELDS), -1).astype(np.float32),
-        follow[:, None].astype(np.float32), pivot, axes, origin, mouth, seam,
+        np.concatenate([triangles[skin], *behind]).astype(np.int32), fields.reshape(len(FIELDS), -1).astype(np.float32),
+        follow[:, None].astype(np.float32), pivot, axes, origin, mouth, seam, copies, fitted,
     )  # fmt: skip
 
 
-def relief(points: np.ndarray, per_metre: float) -> np.ndarray:
-    """The landmarks [N, 3] with a gentler fall of the cheeks' rim: a steep one folds when the head turns."""
-    out = points.copy()
-    front = np.percentile(points[:, 2], 30)
-    far = np.maximum(points[:, 2] - front, 0)
-    limit = 0.045 * per_metre
-    out[:, 2] = np.where(far > 0, front + limit * np.tanh(far / limit), points[:, 2])
-    return out
-
-
-def gentle(points: np.ndarray, slope: float) -> np.ndarray:
-    """Depths [N] of points [N, 3] px such that none rises faster than `slope` against any other.
-
-    A relief as steep as 1 / tan(angle) folds when it is turned by that angle, and its contour tears. Midway between the
-    least and the largest surface that obey the slope and touch the points, nothing moves that was gentle already.
-    """
-    away = slope * np.linalg.norm(points[:, None, :2] - points[None, :, :2], axis=-1)
-    z = points[:, 2]
-    return ((z[None] + away).min(1) + (z[None] - away).max(1)) / 2
-
-
 def around(points: np.ndarray, size: int, per_metre: float) -> np.ndarray:
-    """Vertices [N, 3] px beside the landmarks: lash lines, rings about the face, a grid to the picture's border.
-
-    Depth falls back with the distance from the face.
-    """
-    lashes = points[[i for upper, _ in EYES for i in upper[1:-1]]] - (0, LASH * per_metre, 0)
+    """Vertices [N, 2] px beside the landmarks [468, 3]: lash lines, rings about the face, a grid to the border."""
+    lashes = points[[i for upper, _ in EYES for i in upper[1:-1]], :2] - (0, LASH * per_metre)
     oval = points[FACE_OVAL]
     centre = oval[:, :2].mean(0)
     rings = [centre + scale * (oval[::step, :2] - centre) for scale, step in ((1.06, 1), (1.14, 1), (1.26, 2))]
@@ -247,12 +261,7 @@ def around(points: np.ndarray, size: int, per_metre: float) -> np.ndarray:
     edge = (grid == 0).any(1) | (grid == size).any(1)
     rings = np.concatenate(rings)
     rings = rings[((rings > 2) & (rings < size - 2)).all(1)]
-    flat = np.concatenate([rings, grid[outside | edge]])
-    distance, nearest = cKDTree(oval[:, :2]).query(flat, k=4)
-    weight = 1 / (distance + 1.0)
-    z = (oval[nearest, 2] * weight).sum(1) / weight.sum(1)
-    back = 0.045 * per_metre * np.tanh(0.5 * distance[:, 0] / (0.045 * per_metre))
-    return np.concatenate([lashes, np.concatenate([flat, (z + back)[:, None]], axis=1)])
+    return np.concatenate([lashes, rings, grid[outside | edge]])
 
 
 def lips(local: np.ndarray) -> Mouth:
@@ -291,15 +300,16 @@ def carried(local: np.ndarray, fields: np.ndarray, used: np.ndarray, mouth: Mout
     if parted:
         corner = smoothstep(0.6, 0.95, np.abs(mouth.places(local[used])[0]))[:, None]
         for k, name in enumerate(FIELDS):
-            if name in ("round", "width"):
+            if name in ("round", "width", "narrow"):
                 moved[k] = corner * fields[k, used]
             elif name in ("close", "tuck"):
                 moved[k] = 0
     return moved
 
 
-def following(local: np.ndarray, px: np.ndarray, size: int, cut: np.ndarray | None) -> np.ndarray:
+def following(px: np.ndarray, axes: np.ndarray, size: int, cut: np.ndarray | None) -> np.ndarray:
     """How far each vertex goes with the head [V]: hair and ears wholly, neck in part, ground and border not at all."""
+    local = px @ axes[:2]  # px along the head's axes, as if all lay in one plane
     top, chin = local[10, 1], local[152, 1]
     half, tall = np.ptp(local[[234, 454], 0]) / 2, (chin - top) / 2
     x = np.abs(local[:, 0] - local[[234, 454], 0].mean()) / half
@@ -317,64 +327,90 @@ def following(local: np.ndarray, px: np.ndarray, size: int, cut: np.ndarray | No
 
 
 # ---------------------------------------------------------------------------------------------------- motions
-def motions(p: np.ndarray, mouth: Mouth) -> np.ndarray:
-    """Displacements [len(FIELDS), V, 3], metres for one unit of each of `FIELDS`."""
-    u, over, under, gap = mouth.places(p)
-    inside = np.abs(u) < 1
-    arch = np.clip(1 - u**2, 0, 1) ** ARCH
-    lower = under + gap / 2 > 0
-    lower[LIP_LOWER[1:-1]], lower[LIP_UPPER] = True, False
-    side = np.where(lower, 1.0, -1.0)
-    beyond = np.maximum(np.where(lower, under, over), 0)  # m from the lip's own edge
-    sideways = hump(np.maximum(np.abs(u) - 1, 0), 0.55)
+def motions(p: np.ndarray, mouth: Mouth, shapes: dict[str, np.ndarray]) -> np.ndarray:
+    """Displacements [len(FIELDS), V, 3], metres for one unit of each of `FIELDS`.
+
+    Args:
+        p: [V, 3] head coordinates; shapes: what each of `faces.heads.SHAPES` does to them [V, 3].
+    """
+    lip = Lips.of(p, mouth)
+    shapes = {name: moved * fading(p)[:, None] for name, moved in shapes.items()}
     out = np.zeros((len(FIELDS), len(p), 3))
     field = dict(zip(FIELDS, out))
+    top, low, corners = LIP_UPPER[5], LIP_LOWER[5], [LIP_UPPER[0], LIP_UPPER[-1]]
 
-    field["jaw"][:] = jaw(p, mouth, side, arch, under + gap / 2)
-    near = np.where(lower, hump(beyond, 0.013), hump(beyond, 0.010)) * arch * inside
-    field["part"][:, 1] = np.where(lower, 0.72, -0.28) * near
-    near = hump(beyond, 0.016) * inside
-    field["close"][:, 1] = np.where(lower, -0.65, 0.35) * near * np.maximum(gap, 0)
-    reach = np.clip(u, -1, 1) * np.abs(np.clip(u, -1, 1)) ** 0.4 * sideways * hump(beyond, 0.024)
-    field["width"][:, 0] = reach
-    field["round"][:, 0] = -0.0062 * reach
-    field["round"][:, 2] = -0.0045 * hump(u, 0.9) * hump(beyond, 0.017)
-    thick = hump(beyond - 0.010, 0.009) * hump(u, 0.75)
-    field["round"][:, 1] = 0.0016 * side * thick
-    field["tuck"][:, 1] = np.where(lower, -0.0012 * hump(beyond, 0.010) * arch, 0) * inside
-    field["tuck"][:, 2] = np.where(lower, 0.0030 * hump(beyond, 0.008) * arch, 0) * inside
-    field["upper"][:, 1] = np.where(lower, 0, -0.0016 * hump(beyond - 0.006, 0.010) * hump(u, 1.1))
-    field["brow"][:, 1] = -brows(p)
+    def outward(moved: np.ndarray) -> float:
+        """Metres by which the corners of the mouth part, each."""
+        return float(moved[corners[1], 0] - moved[corners[0], 0]) / 2
+
+    opened = shapes["jawOpen"]
+    field["jaw"][:] = lip.sealed(opened / (opened[low, 1] - opened[top, 1]), lip.arch, 0.8)
+    below, above = shapes["mouthLowerDown"], shapes["mouthUpperUp"]
+    parted = 0.72 * below / below[low, 1] - 0.28 * above / above[top, 1]
+    field["part"][:] = lip.sealed(parted, lip.arch, 0.72)
+    smile, stretch = shapes["mouthSmile"], shapes["mouthStretch"]
+    wide = 0.5 * smile / outward(smile) + 0.5 * stretch / outward(stretch)
+    field["width"][:] = lip.sealed(wide, 0.0)
+    pucker = shapes["mouthPucker"] / -outward(shapes["mouthPucker"])
+    forward = float(pucker[[top, low], 2].mean())
+    field["narrow"][:] = lip.sealed(pucker * (1, 1, 0.3), 0.0)
+    field["round"][:] = lip.sealed(0.0062 * pucker * (1, 1, min(0.0045 / (-0.0062 * forward), 1.0)), 0.0)
+    raised = 0.0016 * shapes["mouthUpperUp"] / -shapes["mouthUpperUp"][top, 1]
+    field["upper"][:] = lip.sealed(raised, 0.0011 * lip.arch)
+    brow = [i for row in BROWS for i in row]
+    lifted, lowered = shapes["browInnerUp"] + shapes["browOuterUp"], shapes["browDown"]
+    field["brow"][:] = lifted / -lifted[brow, 1].mean()
+    field["frown"][:] = lowered / lowered[brow, 1].mean()
+
+    near, beyond = lip.inside, lip.beyond
+    field["close"][:, 1] = np.where(lip.lower, -0.65, 0.35) * hump(beyond, 0.016) * near * np.maximum(lip.gap, 0)
+    field["tuck"][:, 1] = np.where(lip.lower, -0.0012 * hump(beyond, 0.010) * lip.rise, 0) * near
+    field["tuck"][:, 2] = np.where(lip.lower, 0.0030 * hump(beyond, 0.008) * lip.rise, 0) * near
     field["blink"][:] = lids(p)
     return out
 
 
-def jaw(p: np.ndarray, mouth: Mouth, side: np.ndarray, arch: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """A turn about the joints before the ears that lowers the incisors by one metre, softly weighted [V, 3]."""
-    joint = p[[234, 454]].mean(0)
+def fading(p: np.ndarray) -> np.ndarray:
+    """How much of a head's motion vertices [V, 3] still have [V]: a collar does not go down with the chin."""
     chin = p[152, 1]
-    half = np.ptp(p[[234, 454], 0]) / 2
-    soft = np.clip(below / 0.030, -1, 1)
-    soft = 1.5 * soft - 0.5 * soft**3
-    weight = 0.5 + 0.5 * (arch * side + (1 - arch) * soft)
-    weight *= 1 - smoothstep(chin + 0.004, chin + 0.055, p[:, 1])
-    weight *= 1 - smoothstep(0.85, 1.25, np.abs(p[:, 0] - joint[0]) / half)
-    reach = max(joint[2] - mouth.depth, 0.04)
-    arm = p - joint
-    turn = np.stack([np.zeros(len(p)), -arm[:, 2], arm[:, 1]], axis=1) / reach
-    turn[:, 1] = np.maximum(turn[:, 1], 0)
-    return weight[:, None] * turn
+    return 1 - smoothstep(chin + 0.012, chin + 0.060, p[:, 1])
 
 
-def brows(p: np.ndarray) -> np.ndarray:
-    """How far a raised brow lifts each vertex [V], 1 at the brow."""
-    out = np.zeros(len(p))
-    for row in BROWS:
-        x, y = p[row, 0], p[row, 1]
-        reach = np.maximum(np.maximum(x.min() - p[:, 0], p[:, 0] - x.max()), 0)
-        away = p[:, 1] - np.interp(p[:, 0], x, y)
-        out = np.maximum(out, hump(reach, 0.012) * np.where(away > 0, hump(away, 0.009), hump(away, 0.022)))
-    return out
+@dataclass(frozen=True)
+class Lips:
+    """Vertices about the mouth [V]."""
+
+    x: np.ndarray  # [11] m, along the inner lips
+    arch: np.ndarray  # [11] how far a mouth that opens by 1 is open there
+    at: np.ndarray  # x of the vertices
+    inside: np.ndarray  # between the corners
+    rise: np.ndarray  # `arch` at the vertices
+    gap: np.ndarray  # m between the lips at rest, at the vertices
+    lower: np.ndarray  # below the line of the lips
+    beyond: np.ndarray  # m from the own lip's edge
+
+    @classmethod
+    def of(cls, p: np.ndarray, mouth: Mouth) -> Lips:
+        u, over, under, gap = mouth.places(p)
+        lower = under + gap / 2 > 0
+        lower[LIP_LOWER[1:-1]], lower[LIP_UPPER] = True, False
+        beyond = np.maximum(np.where(lower, under, over), 0)
+        along = np.clip(2 * (mouth.x - mouth.left) / (mouth.right - mouth.left) - 1, -1, 1)
+        rise = np.clip(1 - u**2, 0, 1) ** ARCH
+        return cls(mouth.x, (1 - along**2) ** ARCH, p[:, 0], np.abs(u) < 1, rise, gap, lower, beyond)
+
+    def sealed(self, moved: np.ndarray, gap: np.ndarray | float, share: float = 0.5) -> np.ndarray:
+        """A displacement [V, 3] after which lips that touched are `gap` [11] apart; the lower one gives `share` of it.
+
+        A carried displacement opens the lips of another face by another amount, and unevenly.
+        """
+        missing = gap - (moved[LIP_LOWER, 1] - moved[LIP_UPPER, 1])
+        missing[[0, -1]] = 0
+        more = np.interp(self.at, self.x, missing) * hump(self.beyond, 0.012) * self.inside
+        more[LIP_LOWER], more[LIP_UPPER] = missing, missing
+        out = moved.copy()
+        out[:, 1] += np.where(self.lower, share, share - 1) * more
+        return out
 
 
 def lids(p: np.ndarray) -> np.ndarray:
