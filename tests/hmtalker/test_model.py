@@ -197,7 +197,7 @@ def test_explicit_features_of_any_width_give_32(dim):
     [
         {"fusion": "concat"}, {"fusion": "fixed"}, {"fusion": "implicit"}, {"fusion": "explicit"},
         {"mapper": "expnet"}, {"color_motion": True}, {"deformation": "linear"},
-        {"deformation": "linear", "color_motion": True},
+        {"deformation": "linear", "color_motion": True}, {"embedding": 4},
     ],
 )  # fmt: skip
 def test_every_ablation_switch_builds_and_has_gradients(change):
@@ -206,10 +206,25 @@ def test_every_ablation_switch_builds_and_has_gradients(change):
     field = GaussianField(torch.rand(6, 3) * 0.1, torch.rand(6, 3), torch.full((6,), 0.01), 0)
     if config.deformation == "linear":
         field.basis = torch.nn.Parameter(torch.randn(6, outputs(config), config.linear_rank))
+    field.embedding = torch.nn.Parameter(torch.zeros(6, config.embedding))
     motion = net.motion(torch.randn(8, 24), torch.rand(7), torch.rand(10), "vanilla")
     delta = net.deform(net.regions(field), motion.c_f, motion.c_u)
     assert (delta.colors is not None) == config.color_motion
     (delta.means.square().sum() + alignment_loss(motion.c_ea, motion.c_ev)).backward()
     learns = field.basis if config.deformation == "linear" else net.encoder.table
     assert torch.isfinite(learns.grad).all() and learns.grad.any()
+    assert not config.embedding or field.embedding.grad.any()
     assert net.listening(net.regions(field)).shape == (6, 32)
+
+
+def test_gaussians_at_one_place_move_apart_by_their_own_embedding_alone():
+    """A lid over an iris: the tri-plane's finest cell, 8 mm, holds both."""
+    net = FaceField(Config(embedding=4), 24)
+    field = GaussianField(torch.tensor([[0.01, 0.02, 0.03]]).repeat(2, 1), torch.rand(2, 3), torch.full((2,), 0.01), 0)
+    c_f, c_u = torch.rand(32), torch.rand(7)
+    field.embedding = torch.nn.Parameter(torch.zeros(2, 4))
+    same = net.deform(net.regions(field), c_f, c_u).means
+    assert torch.equal(same[0], same[1])
+    field.embedding.data[0] += 1
+    own = net.deform(net.regions(field), c_f, c_u).means
+    assert torch.equal(own[1], same[1]) and (own[0] - own[1]).norm() > 1e-6

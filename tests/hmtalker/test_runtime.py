@@ -26,6 +26,7 @@ def make(config: Config, dim: int = 20, n: int = 50):
     }
     if config.deformation == "linear":
         fields["face"].basis = torch.nn.Parameter(0.1 * torch.randn(n, outputs(config), config.linear_rank))
+    fields["face"].embedding = torch.nn.Parameter(torch.randn(n, config.embedding))
     arrays = {}
     for name, net in (("face", face_net), ("mouth", mouth_net)):
         if fields[name].shn.numel():
@@ -47,7 +48,7 @@ POSE = np.array([[0.96, 0.0, 0.28, 0.01], [0, -1, 0, 0.02], [0.28, 0, -0.96, 0.7
     [
         {}, {"sh_degree": 0}, {"fusion": "concat"}, {"fusion": "fixed"}, {"fusion": "implicit"},
         {"fusion": "explicit"}, {"mapper": "expnet"}, {"color_motion": True}, {"deformation": "linear"},
-        {"deformation": "linear", "color_motion": True},
+        {"deformation": "linear", "color_motion": True}, {"embedding": 6, "color_motion": True},
     ],
 )  # fmt: skip
 def test_runtime_equals_the_model(change):

@@ -14,7 +14,7 @@ import torch
 
 from vocalface.hmtalker import train as training
 from vocalface.hmtalker.config import PRESETS
-from vocalface.hmtalker.data import prepare, train_frames
+from vocalface.hmtalker.data import noisy_copies, prepare, train_frames
 from vocalface.hmtalker.densify import densify_and_prune
 from vocalface.hmtalker.head import Head
 from vocalface.hmtalker.model import GaussianField
@@ -53,6 +53,25 @@ def whole(material, tmp_path_factory):
     trainer = training.Trainer(material, TINY)
     training.run(trainer, tmp_path_factory.mktemp("whole"))
     return trainer
+
+
+def test_speech_is_learned_from_noisy_copies_too_but_judged_on_the_sound_as_it_is(material):
+    trainer = training.Trainer(material, TINY)
+    rows, gen = np.arange(5, 9), torch.Generator().manual_seed(0)
+    clean = (material.features - trainer.feature_mean) / trainer.feature_std
+    np.testing.assert_allclose(trainer.windows(rows)[:, 4].numpy(), clean[rows].clip(-6, 6), atol=1e-5)
+    copies = [trainer.windows(rows, k) for k in range(TINY.noisy_copies + 1)]
+    assert all(not torch.equal(copies[0], other) for other in copies[1:])
+    assert {trainer.any_copy(gen) for _ in range(60)} == set(range(TINY.noisy_copies + 1))
+    assert len(trainer.teacher.known) == len(copies) * len(trainer.trainable)
+
+
+def test_noisy_copies_lie_15_to_40_dB_over_their_noise():
+    sound = np.sin(np.arange(16_000) * 0.1)
+    copies = list(noisy_copies(sound, TINY.replace(noisy_copies=12)))
+    over = np.array([10 * np.log10(np.mean(sound**2) / np.mean((c - sound) ** 2)) for c in copies])
+    assert len(over) == 12 and over.min() > 14.5 and over.max() < 40.5 and np.ptp(over) > 8
+    assert not list(noisy_copies(sound, TINY.replace(noisy_copies=0)))
 
 
 def test_split_is_ten_to_one():

@@ -37,6 +37,7 @@ class Config:
     bound: float = 0.15  # metres, half side of the tri-plane's cube
     deformation: Literal["mlp", "linear"] = "mlp"  # linear = Gaussian blendshapes
     linear_rank: int = 16  # blendshapes of the linear deformation
+    embedding: int = 0  # numbers of a Gaussian's own beside its tri-plane features, for the MLP
     color_motion: bool = False  # the deformation also moves the colour (wrinkles, shadows, lids over eyes)
 
     # --- hybrid motion (CMDM and HMMM) -------------------------------------------------------------------------
@@ -78,6 +79,7 @@ class Config:
     lr_scale: float = 3e-3
     lr_rotation: float = 1e-3
     lr_basis: float = 1e-3  # Gaussian blendshapes
+    lr_embedding: float = 1e-2
     lr_grid: float = 5e-3
     lr_net: float = 5e-4
     lr_speech: float = 5e-4  # AudioNet and the mapper
@@ -95,6 +97,7 @@ class Config:
 
     # --- generalisation ----------------------------------------------------------------------------------------
     condition_noise: float = 0.0  # std of noise on the control vectors, in their own std
+    noisy_copies: int = 0  # of the sound, with noise 15 to 40 dB under it, that speech is learned from as well
     feature_noise: float = 0.0  # std of noise on speech features, in their own std, while speech is aligned
     pixel_noise: float = 0.0  # the same in the stages that see pixels
     upper_noise: float = 0.0  # std of noise on the upper face's condition, in its own std
@@ -151,6 +154,7 @@ _CPU = Config(
     teacher=True,
     upper="au+shape",
     color_motion=True,
+    embedding=16,
     fuse_motion=True,
     attention_weight=1e-4,
     mask_weight=2e-2,
@@ -164,9 +168,10 @@ _CPU = Config(
     lr_color=5e-3,
     pose_steps=1,
     condition_noise=0.1,
+    noisy_copies=3,
     feature_noise=0.5,
     pixel_noise=1.0,
-    upper_noise=0.3,
+    upper_noise=0.2,
     net_decay=0.1,
     match_amplitude=True,
     pose_refine_steps=6,

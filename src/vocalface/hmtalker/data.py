@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,7 @@ class Material:
     camera: Camera  # at the training size
     poses: np.ndarray  # [T, 4, 4] float32
     features: np.ndarray  # [T, D] float32 speech features
+    noisy: np.ndarray  # [K, T, D] the same of noisy copies of the sound; only what is trained on differs
     feature_name: str
     explicit: np.ndarray  # [T, E] float32 lower-face explicit feature
     upper: np.ndarray  # [T, U] float32: the seven upper AUs first
@@ -99,6 +100,14 @@ def speech_level(samples: np.ndarray, frames: int, rate: int = 16_000) -> np.nda
     n = min(len(samples), len(padded))
     padded[:n] = samples[:n]
     return 10 * np.log10(np.mean(padded.reshape(frames, hop) ** 2, axis=1) + 1e-10)
+
+
+def noisy_copies(samples: np.ndarray, config: Config) -> Iterator[np.ndarray]:
+    """The sound under white noise at 15 to 40 dB below its level, as often as the configuration says."""
+    level = np.sqrt(np.mean(samples.astype(np.float64) ** 2))
+    for k in range(config.noisy_copies):
+        rng = np.random.default_rng([config.seed, 7, k])
+        yield samples + level * 10 ** (-rng.uniform(15, 40) / 20) * rng.standard_normal(len(samples))
 
 
 def silence_threshold(level: np.ndarray) -> float:
@@ -170,8 +179,13 @@ def prepare(obs: Observations, config: Config, folder: Path, progress: Progress 
     start = int(obs.info.get("start_frame", 0))
     samples = sound.samples[start * 640 :]
     feature = extractor(config.audio)
-    whole = feature(type(sound)(samples, 16_000))
-    features = whole[np.clip(np.arange(n), 0, len(whole) - 1)].astype(np.float32)
+
+    def heard(samples: np.ndarray) -> np.ndarray:
+        whole = feature(type(sound)(samples.astype(np.float32), 16_000))
+        return whole[np.clip(np.arange(n), 0, len(whole) - 1)].astype(np.float32)
+
+    features = heard(samples)
+    noisy = np.array([heard(s) for s in noisy_copies(samples, config)], np.float32).reshape(-1, *features.shape)
 
     folder.mkdir(parents=True, exist_ok=True)
     box = head_box(obs, size)
@@ -199,10 +213,11 @@ def prepare(obs: Observations, config: Config, folder: Path, progress: Progress 
         late[:train] = drift((known - known.mean(0)) / (known.std(0) + 1e-3), np.column_stack([gap[:train], parted]))
         late[train:] = late[train - 1]
         features = at_time(features, late)
+        noisy = np.array([at_time(f, late) for f in noisy], np.float32).reshape(noisy.shape)
     level = speech_level(samples, n)
     return Material(
         frames=n, train=train, box=box, camera=obs.camera.scaled(scale),
-        poses=obs.track.head_pose.astype(np.float32), features=features, feature_name=feature.name,
+        poses=obs.track.head_pose.astype(np.float32), features=features, noisy=noisy, feature_name=feature.name,
         explicit=explicit_features(obs, config),
         upper=upper_features(obs, config), lips=lips, gap=gap,
         valid=obs.track.valid, drift=late, silent=level < silence_threshold(level), landmarks=landmarks, path=path,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vocalface.hmtalker.model import GaussianField
 
-ROWS = ("means", "quats", "scales", "opacities", "sh0", "shn", "basis")
+ROWS = ("means", "quats", "scales", "opacities", "sh0", "shn", "basis", "embedding")
 
 
 def take_rows(field: GaussianField, optimiser: torch.optim.Optimizer, keep: Tensor, added: dict[str, Tensor]) -> None:

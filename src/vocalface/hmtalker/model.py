@@ -262,7 +262,7 @@ class FaceField(nn.Module):
             )
         else:
             self.head = nn.Sequential(
-                nn.Linear(36 + upper_dim + IMPLICIT, 64, bias=False), nn.ReLU(),
+                nn.Linear(36 + config.embedding + upper_dim + IMPLICIT, 64, bias=False), nn.ReLU(),
                 nn.Linear(64, 64, bias=False), nn.ReLU(), nn.Linear(64, outputs(config), bias=False),
             )  # fmt: skip
 
@@ -289,12 +289,12 @@ class FaceField(nn.Module):
         return Motion(c_f, upper, c_i, c_ea, c_ev, alpha)
 
     def regions(self, field: GaussianField) -> tuple[Tensor, ...]:
-        """What does not depend on the frame: H [N, 36], lower attention [N, 32], upper attention [N, U]; or, linear,
-        the Gaussians' blendshapes [N, C, K]. Positions get no gradient through it."""
+        """What does not depend on the frame: H and the embedding [N, 36 + E], lower attention [N, 32], upper attention
+        [N, U]; or, linear, the Gaussians' blendshapes [N, C, K]. Positions get no gradient through it."""
         if self.config.deformation == "linear":
             return (field.basis,)
         h = self.encoder(field.means.detach())
-        return h, self.attend_lower(h), self.attend_upper(h)
+        return torch.cat([h, field.embedding], dim=-1), self.attend_lower(h), self.attend_upper(h)
 
     def deform(self, regions: tuple[Tensor, ...], c_f: Tensor, c_u: Tensor) -> Delta:
         if self.config.deformation == "linear":
@@ -373,6 +373,7 @@ class GaussianField(nn.Module):
         self.sh0 = nn.Parameter(((colors - 0.5) / SH_C0)[:, None])  # [N, 1, 3]
         self.shn = nn.Parameter(torch.zeros(n, (sh_degree + 1) ** 2 - 1, 3))
         self.basis = nn.Parameter(torch.zeros(n, 0, 0))  # [N, C, K] own blendshapes, with deformation="linear"
+        self.embedding = nn.Parameter(torch.zeros(n, 0))  # [N, E] what the tri-plane is too coarse for
 
     def __len__(self) -> int:
         return len(self.means)

@@ -131,9 +131,11 @@ class Runtime:
             h = encode(self.f["encoder.table"], 16, 256 * c.bound, c.bound, self.face["means"])
             lower = self.f.linear("attend_lower.2", relu(self.f.linear("attend_lower.0", h)))
             upper = relu(self.f.linear("attend_upper.2", relu(self.f.linear("attend_upper.0", h))))
-            w = self.f["head.0.weight"]  # [64, 36 + U + 32]
-            self.first_static = h @ w[:, :36].T  # [N, 64]
-            self.first_moving = w[:, 36:]  # [64, U + 32]
+            w = self.f["head.0.weight"]  # [64, 36 + E + U + 32]
+            if c.embedding:
+                h = np.concatenate([h, a["face.embedding"]], axis=1)
+            self.first_static = h @ w[:, : h.shape[1]].T  # [N, 64]
+            self.first_moving = w[:, h.shape[1] :]  # [64, U + 32]
             self.attention = np.concatenate([upper, lower], axis=1).astype(np.float32)  # [N, U + 32]
             self.lower_attention = np.linalg.norm(lower, axis=1)
         hm = encode(self.m["encoder.table"], 64, 384 * c.bound, c.bound, self.mouth["means"])

@@ -111,6 +111,8 @@ def initial_fields(material: Material, config: Config, rng: np.random.Generator)
         face, mouth = _face_from_surface(material, config, rng), _mouth_box(material, config, rng)
     if config.deformation == "linear":
         face.basis = nn.Parameter(torch.zeros(len(face), outputs(config), config.linear_rank))
+    else:
+        face.embedding = nn.Parameter(torch.zeros(len(face), config.embedding))
     return face, mouth
 
 

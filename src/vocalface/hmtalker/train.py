@@ -107,7 +107,8 @@ class Trainer:
         dim = material.features.shape[1]
         self.feature_mean = material.features[: material.train].mean(0)
         self.feature_std = material.features[: material.train].std(0) + 1e-3
-        normal = (material.features - self.feature_mean) / self.feature_std
+        heard = np.concatenate([material.features[None], material.noisy])  # the sound as it is comes first
+        normal = (heard - self.feature_mean) / self.feature_std
         self.features = torch.from_numpy(normal.clip(-6, 6).astype(np.float32))
         self.explicit = torch.from_numpy(material.explicit)
         self.upper = torch.from_numpy(material.upper)
@@ -214,6 +215,7 @@ class Trainer:
                 {"params": [field.scales], "lr": c.lr_scale, "name": "scales"},
                 {"params": [field.quats], "lr": c.lr_rotation, "name": "quats"},
                 {"params": [field.basis], "lr": c.lr_basis, "name": "basis"},
+                {"params": [field.embedding], "lr": c.lr_embedding, "name": "embedding"},
             ]
             groups = [g for g in groups if g["params"][0].numel()]
             made: torch.optim.Optimizer = torch.optim.Adam(groups, eps=1e-15, fused=True)
@@ -268,12 +270,16 @@ class Trainer:
         return int(rows[order[at]])
 
     # ------------------------------------------------------------------------------------------------------ inputs
-    def windows(self, rows: np.ndarray) -> Tensor:
-        """Normalised speech windows [..., L, D] of frames `rows`."""
-        return window(self.features, rows, self.config.window)
+    def windows(self, rows: np.ndarray, copy: int = 0) -> Tensor:
+        """Normalised speech windows [..., L, D] of frames `rows`, of the sound or of one of its noisy copies."""
+        return window(self.features[copy], rows, self.config.window)
+
+    def any_copy(self, gen: torch.Generator) -> int:
+        """The sound itself (0) or one of its noisy copies."""
+        return int(torch.randint(len(self.features), (), generator=gen)) if len(self.features) > 1 else 0
 
     def motion(self, i: int, path: str, gen: torch.Generator | None = None, mask: Tensor | None = None):
-        window = self.windows(np.array(i))
+        window = self.windows(np.array(i), 0 if gen is None else self.any_copy(gen))
         if gen is not None and self.config.pixel_noise:
             window = window + self.config.pixel_noise * self.noise(window, gen)
         upper = self.upper[i]
@@ -310,7 +316,8 @@ class Trainer:
         limit = max(self.material.train - length, 1)
         starts = torch.randint(limit, (batch,), generator=gen).numpy()
         rows = np.clip(starts[:, None] + np.arange(length), 0, self.material.train - 1)
-        window, seen = self.windows(rows), self.explicit[rows]
+        window = torch.stack([self.windows(r, self.any_copy(gen)) for r in rows])
+        seen = self.explicit[rows]
         if c.teacher:
             share = torch.rand((batch, 1, 1, 1), generator=gen).to(self.device)
             other = torch.randperm(batch, generator=gen).to(self.device)
@@ -331,7 +338,9 @@ class Trainer:
     @functools.cached_property
     def teacher(self) -> Teacher:
         """What the training frames say of speech and the explicit feature."""
-        return Teacher(self.windows(self.trainable), self.explicit[self.trainable])
+        copies = range(len(self.features))
+        windows = torch.cat([self.windows(self.trainable, k) for k in copies])
+        return Teacher(windows, self.explicit[self.trainable].repeat(len(copies), 1))
 
     @functools.cached_property
     def told(self) -> np.ndarray:
@@ -395,7 +404,7 @@ class Trainer:
         easy = open_frames if warm or self.step % 7 == 0 else self._easy.visible
         i = self.pick(gen, easy)
         view = self.view(i, lips_only=True)
-        window = self.windows(np.array(i))
+        window = self.windows(np.array(i), self.any_copy(gen))
         if c.pixel_noise:
             window = window + c.pixel_noise * self.noise(window, gen)
         delta = None
