@@ -174,7 +174,7 @@ class Animate(Common):
     gaze: str = ""
     """Where the eyes look: degrees to the image's right and down, e.g. --gaze=10,-5."""
     emotion: str = ""
-    """Built-in renderer: happy, surprised, angry or tired, or less of it: happy=0.5."""
+    """Built-in renderer: happy, sad, surprised, angry, disgusted, afraid or tired, or less of it: happy=0.5."""
     expression: Path | None = None
     """Official renderer: a .npy file of 64 numbers, added to the expression coefficients."""
     enhancer: Path | None = None

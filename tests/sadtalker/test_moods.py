@@ -64,13 +64,15 @@ def test_moods_are_laid_over_speech_and_those_that_do_not_exist_refused():
     said = Pose(jaw=0.005, aperture=0.006, width=0.001, blink=0.0)
     (happy,) = Direction(mood=parse("happy"))([said], 1)
     (half,) = Direction(mood=parse("happy=0.5"))([said], 1)
-    assert happy.width > half.width > said.width and happy.jaw == said.jaw
+    assert happy.smile > half.smile > said.smile and happy.jaw == said.jaw and happy.width == said.width
     (surprised,) = Direction(mood=parse("surprised"))([Pose(aperture=0.0)], 1)
     assert surprised.brow > 0 and surprised.aperture == 0  # lips that are shut stay shut
     (angry,) = Direction(mood=parse("angry"))([Pose()], 1)
     assert angry.brow < 0 and angry.aperture is None
-    assert parse("") is None and set(MOODS) == {"happy", "surprised", "angry", "tired"}
-    for wrong in ("sad", "happy=2", "happy=much", "happy=nan"):
+    (sad,) = Direction(mood=parse("sad"))([Pose()], 1)
+    assert sad.inner > 0 and sad.frown > 0
+    assert parse("") is None and set(MOODS) > {"happy", "sad", "surprised", "angry", "disgusted", "afraid"}
+    for wrong in ("bored", "happy=2", "happy=much", "happy=nan"):
         with pytest.raises(ConfigError, match="--emotion"):
             parse(wrong)
 

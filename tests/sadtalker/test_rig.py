@@ -15,7 +15,7 @@ from vocalface.sadtalker.motion import Pose
 
 LIMITS = {
     "jaw": 0.024, "aperture": 0.024, "width": 0.0055, "round": 1.2, "tuck": 1.0, "upper": 1.0, "brow": 0.0046,
-    "blink": 1.0,
+    "blink": 1.0, "inner": 0.005, "smile": 1.1, "frown": 1.2, "cheek": 1.0, "sneer": 1.3,
 }  # fmt: skip
 """The most that speech or a mood asks of each motion."""
 
@@ -132,7 +132,7 @@ def test_lips_open_as_far_as_they_are_told_and_meet_all_along(model):
         return points[rig.LIP_LOWER, 1] - points[rig.LIP_UPPER, 1]
 
     assert gaps(jaw=0.012)[5] - gaps()[5] == pytest.approx(12, abs=0.05)
-    for motion in ({"jaw": 0.004}, {"jaw": 0.010}, {"round": 1.0}, {"width": 0.004}, {"width": -0.003}):
+    for motion in ({"jaw": 0.004}, {"jaw": 0.010}, {"round": 1.0}, {"width": 0.004}, {"width": -0.003}, {"smile": 1.0}):
         assert gaps(**motion, aperture=0.010)[5] == pytest.approx(10, abs=0.05), motion
         assert np.abs(gaps(**motion, aperture=0.0)).max() < 0.3, motion
 
@@ -156,6 +156,10 @@ def test_motions_move_what_they_name_alike_with_both_models(model):
     assert -2.4 < moved(0, upper=1.0)[1] < -0.8
     for landmark in (105, 334):
         assert -6 < moved(landmark, brow=0.004)[1] < -2.5 and 1 < moved(landmark, brow=-0.003)[1] < 5
+    assert -4 < moved(336, inner=0.003)[1] < -2 and abs(moved(300, inner=0.003)[1]) < 1.2
+    assert moved(291, smile=1.0)[1] < -3.5 and moved(291, smile=1.0)[0] > 2 and moved(425, smile=1.0)[1] < -0.5
+    assert moved(61, frown=1.0)[1] > 2 and -5 < moved(425, cheek=1.0)[1] < -2
+    assert -5 < moved(358, sneer=1.0)[1] < -1.5 and abs(moved(152, sneer=1.0)[1]) < 1
 
 
 def test_speech_folds_no_skin(model):

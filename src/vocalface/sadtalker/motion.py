@@ -37,6 +37,11 @@ class Pose:
     upper: float = 0.0  # 0..1, upper lip raised
     tongue: float = 0.0  # 0..1, tip behind the teeth
     brow: float = 0.0  # m, up
+    inner: float = 0.0  # m, inner ends of the brows up
+    smile: float = 0.0  # 0..1, corners of the mouth up and out, cheeks up
+    frown: float = 0.0  # 0..1, corners down
+    cheek: float = 0.0  # 0..1, cheeks up under the eyes
+    sneer: float = 0.0  # 0..1, nose wrinkled
     blink: float = 0.0  # 0..1
     angles: tuple[float, float, float] = (0.0, 0.0, 0.0)  # rad: yaw to the image's right, pitch down, roll clockwise
     shift: tuple[float, float] = (0.0, 0.0)  # m, right and down

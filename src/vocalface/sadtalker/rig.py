@@ -50,7 +50,10 @@ ARCH = 0.9  # an opened mouth: 0.5 is an ellipse, whose ends are boxes on lips o
 STEEPEST, FLATTENED = 3.0, 0.8  # px of depth to one px across: of a head that looks ahead, and of one turned far
 FAR_TURN = np.radians([15.0, 32.0])  # between these the one becomes the other
 NEAR, FAR = (1.45, 2.4), (2.4, 3.6)  # half widths of the face: so far things turn with the head, there no more
-FIELDS = ("jaw", "part", "close", "width", "narrow", "round", "tuck", "upper", "brow", "frown", "blink", "flat")
+FIELDS = (
+    "jaw", "part", "close", "width", "narrow", "round", "tuck", "upper", "brow", "scowl", "inner", "smile", "frown",
+    "cheek", "sneer", "blink", "flat",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,8 @@ class Rig:
         return np.array(
             [
                 pose.jaw, part, close, max(pose.width, 0.0), max(-pose.width, 0.0), pose.round, pose.tuck, pose.upper,
-                max(pose.brow, 0.0), max(-pose.brow, 0.0), STRETCH * pose.blink,
-                smoothstep(*FAR_TURN, np.float64(turn)),
+                max(pose.brow, 0.0), max(-pose.brow, 0.0), pose.inner, pose.smile, pose.frown, pose.cheek, pose.sneer,
+                STRETCH * pose.blink, smoothstep(*FAR_TURN, np.float64(turn)),
             ],
             np.float32,
         )  # fmt: skip
@@ -361,7 +364,13 @@ def motions(p: np.ndarray, mouth: Mouth, shapes: dict[str, np.ndarray]) -> np.nd
     brow = [i for row in BROWS for i in row]
     lifted, lowered = shapes["browInnerUp"] + shapes["browOuterUp"], shapes["browDown"]
     field["brow"][:] = lifted / -lifted[brow, 1].mean()
-    field["frown"][:] = lowered / lowered[brow, 1].mean()
+    field["scowl"][:] = lowered / lowered[brow, 1].mean()
+    field["inner"][:] = shapes["browInnerUp"] / -shapes["browInnerUp"][[107, 336], 1].mean()
+    frown, cheek, sneer = shapes["mouthFrown"], shapes["cheekSquint"], shapes["noseSneer"]
+    field["smile"][:] = lip.sealed(0.006 * smile / -smile[corners, 1].mean(), 0.0)
+    field["frown"][:] = lip.sealed(0.004 * frown / frown[corners, 1].mean(), 0.0)
+    field["cheek"][:] = 0.0035 * cheek / -cheek[[205, 425], 1].mean()
+    field["sneer"][:] = lip.sealed(0.003 * sneer / -sneer[[129, 358], 1].mean(), 0.0)
 
     near, beyond = lip.inside, lip.beyond
     field["close"][:, 1] = np.where(lip.lower, -0.65, 0.35) * hump(beyond, 0.016) * near * np.maximum(lip.gap, 0)
