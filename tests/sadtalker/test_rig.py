@@ -120,7 +120,9 @@ def test_hair_before_a_ground_of_its_own_turns_wholly_and_only_cut_off_sides_sta
 
 def test_a_portrait_at_rest_is_where_its_landmarks_are(model):
     built = rig.build(portrait().landmarks, SIZE, model)
-    assert np.abs(built.project(built.deform(Pose())) - built.uv).max() < 0.01
+    px = built.project(built.deform(Pose()))
+    within = ((px > -1e-3) & (px < SIZE + 1e-3)).all(1)
+    assert within.mean() > 0.7 and np.abs(px - built.uv)[within].max() < 0.01
     assert np.abs(built.uv[: rig.LANDMARKS] - portrait().landmarks[: rig.LANDMARKS, :2]).max() < 1e-3
 
 
@@ -187,3 +189,16 @@ def test_a_turned_head_is_about_where_a_turned_head_would_be(model):
     off = (here - here.mean(0)) - (there - there.mean(0))
     way = there - there.mean(0) - (given.landmarks[: rig.LANDMARKS, :2] - given.landmarks[: rig.LANDMARKS, :2].mean(0))
     assert np.linalg.norm(off, axis=1).mean() < 0.3 * np.linalg.norm(way, axis=1).mean()
+
+
+def test_hair_that_the_border_cuts_off_leans_with_the_head_and_goes_on_beyond_it():
+    given, lean = portrait().landmarks.copy(), 0.3
+    given[:, 1] -= given[10, 1] - 0.06 * SIZE  # the border cuts off what is over the forehead
+    built = rig.build(given, SIZE).cut_off(np.array([True, True, True, True]))
+    rest, turned = (built.project(built.deform(Pose(angles=(0.0, 0.0, roll)))) for roll in (0.0, lean))
+    half = np.ptp(given[[234, 454], 0]) / 2
+    over = (np.abs(rest[:, 0] - given[10, 0]) < half) & (rest[:, 1] < 1) & (rest[:, 1] > -0.1 * SIZE)
+    assert (rest[over, 1] < -1).any(), "there is something beyond the border"
+    before, after = (np.linalg.norm(px[over] - px[10], axis=1) for px in (rest, turned))
+    assert np.abs(after / before - 1).max() < 0.05, "it is not drawn out"
+    assert built.uv.min() > -1e-3 and built.uv.max() < SIZE + 1e-3, "and shows what the picture has"

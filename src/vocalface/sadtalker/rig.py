@@ -44,11 +44,16 @@ PARTED = 0.0025  # m: lips further apart than this show what lies behind them in
 OPEN_EYE = 0.14  # height over width: a narrower eye counts as closed and does not blink
 EYE_DEPTH = 0.004  # m, behind the lids
 LASH = 0.0035  # m, strip over the lid's edge that closes with it unstretched
+CROWN = 0.085  # m from the forehead's landmark to the top of the hair
+CLOSING = ((0.35, 0.85), (0.7, 0.62), (0.93, 0.3), (1.0, 0.05))  # shares of the way up, and of a crown's width there
+ASIDE = 0.18  # sides of the crop that hair goes on beyond its left and right
+MIRRORED = 0.12  # of the way from the border to the face
 STRETCH = 0.15  # share of a blink that the skin about the eye makes; the lid itself is painted (`lids`)
 ROUNDED = 0.005  # m that the corners of rounded lips come in, each; of mouthPucker at 1 it is 0.0046
 ARCH = 0.9  # an opened mouth: 0.5 is an ellipse, whose ends are boxes on lips of eleven points; 1 a parabola
 STEEPEST, FLATTENED = 3.0, 0.8  # px of depth to one px across: of a head that looks ahead, and of one turned far
 FAR_TURN = np.radians([15.0, 32.0])  # between these the one becomes the other
+BOTTOM = np.array([False, False, False, True])
 NEAR, FAR = (1.45, 2.4), (2.4, 3.6)  # half widths of the face: so far things turn with the head, there no more
 FIELDS = (
     "jaw", "part", "close", "width", "narrow", "round", "tuck", "upper", "brow", "scowl", "inner", "smile", "frown",
@@ -76,8 +81,8 @@ class Rig:
     fitted: Fitted  # the morphable head
 
     def cut_off(self, cut: np.ndarray) -> Rig:
-        """The rig of a person whom the crop's sides (left, top, right, bottom) cut off, where `cut` [4] bool says so,
-        before a ground that is drawn apart: hair turns with the head however far it hangs, and only those sides rest.
+        """The rig of a person before a ground that is drawn apart: hair turns with the head however far it hangs, and
+        only the crop's bottom rests, where the person reaches it (`cut` [4] bool: left, top, right, bottom).
         """
         skin = self.copies.max() + 1
         follow = following(self.uv[:skin], self.axes, self.size, cut)
@@ -187,13 +192,15 @@ def build(landmarks: np.ndarray, size: int, model: str = "auto") -> Rig:
     axes = np.stack([x_axis, np.cross(z_axis, x_axis), z_axis], axis=1)
 
     near = camera.fx / per_metre
-    beside = around(points, size, per_metre)
+    beside, seen = around(points, size, per_metre)
     on_head = carry.places(fitted, points[:, :2], beside, per_metre)
     deep = on_head(carry.depths(fitted, points[:, 2], per_metre)[:, None])
     points = np.concatenate([points, np.concatenate([beside, deep], axis=1)])
     flat = gentle(np.concatenate([relief(points[:LANDMARKS], per_metre), points[LANDMARKS:]]), FLATTENED)
     points[:, 2] = rimmed(gentle(points, STEEPEST), points[:, :2], per_metre)
     flat += points[[13, 14], 2].mean() - flat[[13, 14]].mean()  # about the mouth, whose inside lies behind it
+
+    uv = np.concatenate([points[:LANDMARKS, :2], seen])
 
     def lift(px: np.ndarray) -> np.ndarray:
         z = near + px[:, 2:] / per_metre
@@ -231,7 +238,7 @@ def build(landmarks: np.ndarray, size: int, model: str = "auto") -> Rig:
         back = lift(place)
         back *= 1 + sunk / back[:, 2:]  # along the ray: it projects where it was
         local = np.concatenate([local, (back - origin) @ axes])
-        points = np.concatenate([points, place])
+        uv = np.concatenate([uv, place[:, :2]])
         follow = np.concatenate([follow, follow[used]])
         moved = np.zeros((len(FIELDS), len(used), 3))
         if k == len(extra) - 1:
@@ -245,14 +252,18 @@ def build(landmarks: np.ndarray, size: int, model: str = "auto") -> Rig:
     tall = abs(local[152, 1] - local[10, 1])
     pivot = np.array([0.0, local[152, 1] + 0.15 * tall, local[[234, 454], 2].mean() + 0.01])
     return Rig(
-        size, camera, local.astype(np.float32), points[:, :2].astype(np.float32),
+        size, camera, local.astype(np.float32), uv.astype(np.float32),
         np.concatenate([triangles[skin], *behind]).astype(np.int32), fields.reshape(len(FIELDS), -1).astype(np.float32),
         follow[:, None].astype(np.float32), pivot, axes, origin, mouth, seam, copies, fitted,
     )  # fmt: skip
 
 
-def around(points: np.ndarray, size: int, per_metre: float) -> np.ndarray:
-    """Vertices [N, 2] px beside the landmarks [468, 3]: lash lines, rings about the face, a grid to the border."""
+def around(points: np.ndarray, size: int, per_metre: float) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices [N, 2] px beside the landmarks [468, 3], and what they show of the picture [N, 2] px.
+
+    Lash lines, rings about the face, a grid to the border; and beyond it, where the picture is mirrored, for hair that
+    it cuts off and that a head which leans brings into sight.
+    """
     lashes = points[[i for upper, _ in EYES for i in upper[1:-1]], :2] - (0, LASH * per_metre)
     oval = points[FACE_OVAL]
     centre = oval[:, :2].mean(0)
@@ -265,7 +276,22 @@ def around(points: np.ndarray, size: int, per_metre: float) -> np.ndarray:
     edge = (grid == 0).any(1) | (grid == size).any(1)
     rings = np.concatenate(rings)
     rings = rings[((rings > 2) & (rings < size - 2)).all(1)]
-    return np.concatenate([lashes, rings, grid[outside | edge]])
+    within = np.concatenate([lashes, rings, grid[outside | edge]])
+    low, high = np.maximum(oval[:, :2].min(0), 0), np.minimum(oval[:, :2].max(0), size)
+    crown = max(CROWN * per_metre - low[1], 0.04 * size)  # so far over the border hair goes on
+    beyond, mirrored = [], []
+    aside = ASIDE * size
+    sides = (1, 0.0, -1, crown, low[1]), (0, 0.0, -1, aside, low[0]), (0, float(size), 1, aside, size - high[0])
+    for axis, at, sign, reach, room in sides:
+        for far, wide in CLOSING:
+            place, shown = np.stack([line, line], 1), np.stack([line, line], 1)
+            place[:, axis] = at + sign * far * reach
+            shown[:, axis] = at - sign * far * min(reach, MIRRORED * room)  # nothing of the face itself
+            if axis == 1:
+                place[:, 0] = points[10, 0] + wide * (line - points[10, 0])
+            beyond.append(place)
+            mirrored.append(shown)
+    return np.concatenate([within, *beyond]), np.concatenate([within, *mirrored])
 
 
 def lips(local: np.ndarray) -> Mouth:
@@ -290,15 +316,15 @@ def carried(local: np.ndarray, fields: np.ndarray, used: np.ndarray, mouth: Mout
     """How what is seen between the lips in the portrait moves: [fields, n, 3].
 
     Where the lips were closed it is their line, and stays with the upper lip. Where they were open it is teeth: they
-    stay with the head, and the lower edge goes half of the way with the jaw; only in the corners, where there are no
-    teeth, it goes with the lips, lest it stick out when they are drawn together.
+    stay with the head, and their lower edge goes a fifth of the way with the jaw, for more would draw them out; only in
+    the corners, where there are no teeth, it goes with the lips, lest it stick out when they are drawn together.
     """
     moved = np.zeros((len(FIELDS), len(used), 3))
     parted = mouth.gap > PARTED
     for i, vertex in enumerate(used):
         if vertex in LIP_LOWER[1:-1]:
             twin = LIP_UPPER[LIP_LOWER.index(vertex)]
-            moved[:, i] = 0.5 * fields[:, vertex] if parted else fields[:, twin]
+            moved[:, i] = 0.2 * fields[:, vertex] if parted else fields[:, twin]
         elif not parted or vertex in LIP_UPPER[1:-1]:
             moved[:, i] = fields[:, vertex]  # between the upper lip and its teeth nothing opens
     if parted:
@@ -322,8 +348,8 @@ def following(px: np.ndarray, axes: np.ndarray, size: int, cut: np.ndarray | Non
     weight = 1 - smoothstep(*(NEAR if cut is None else FAR), r)
     weight *= 1 - smoothstep(0.95, 2.1, y)
     border = np.concatenate([px, size - px], axis=1) / size
-    if cut is not None:
-        border = np.where(cut, border, 1.0)
+    if cut is not None:  # what hangs out at the top and the sides goes on there
+        border = np.where(cut & BOTTOM, border, 1.0)
     free = smoothstep(0, 0.10, border.min(1))
     weight = weight * free
     weight[:LANDMARKS] = np.minimum(1, free[:LANDMARKS] * 3)
