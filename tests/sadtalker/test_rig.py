@@ -157,7 +157,9 @@ def test_motions_move_what_they_name_alike_with_both_models(model):
     assert moved(291, round=1.0)[0] < moved(432, round=1.0)[0] < -0.3, "cheeks are drawn in, less than lips"
     assert -2.4 < moved(0, upper=1.0)[1] < -0.8
     for landmark in (105, 334):
-        assert -6 < moved(landmark, brow=0.004)[1] < -2.5 and 1 < moved(landmark, brow=-0.003)[1] < 5
+        assert -6 < moved(landmark, brow=0.004)[1] < -2.5 and moved(landmark, brow=-0.003)[1] > 0.3
+    for landmark in (107, 336):
+        assert 1.5 < moved(landmark, brow=-0.003)[1] < 5
     assert -4 < moved(336, inner=0.003)[1] < -2 and abs(moved(300, inner=0.003)[1]) < 1.2
     assert moved(291, smile=1.0)[1] < -3.5 and moved(291, smile=1.0)[0] > 2 and moved(425, smile=1.0)[1] < -0.5
     assert moved(61, frown=1.0)[1] > 2 and -5 < moved(425, cheek=1.0)[1] < -2

@@ -17,7 +17,7 @@ from vocalface.sadtalker.emotion import Mood
 from vocalface.sadtalker.motion import Pose
 from vocalface.types import FPS
 
-LARGEST_TURN = {"--yaw": 35.0, "--pitch": 25.0, "--roll": 30.0}  # degrees: a relief shows no more
+LARGEST_TURN = {"--yaw": 35.0, "--pitch": 25.0, "--roll": 30.0}  # degrees: a head seen from one side shows no more
 LONGEST = 60 * FPS  # frames of a reference video that are read
 WINK = 0.35  # share of an eye's own opening at which it counts as shut
 

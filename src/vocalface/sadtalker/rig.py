@@ -390,7 +390,7 @@ def motions(p: np.ndarray, mouth: Mouth, shapes: dict[str, np.ndarray]) -> np.nd
     brow = [i for row in BROWS for i in row]
     lifted, lowered = shapes["browInnerUp"] + shapes["browOuterUp"], shapes["browDown"]
     field["brow"][:] = lifted / -lifted[brow, 1].mean()
-    field["scowl"][:] = lowered / lowered[brow, 1].mean()
+    field["scowl"][:] = lowered / lowered[[66, 107, 296, 336], 1].mean()
     field["inner"][:] = shapes["browInnerUp"] / -shapes["browInnerUp"][[107, 336], 1].mean()
     frown, cheek, sneer = shapes["mouthFrown"], shapes["cheekSquint"], shapes["noseSneer"]
     field["smile"][:] = lip.sealed(0.006 * smile / -smile[corners, 1].mean(), 0.0)
