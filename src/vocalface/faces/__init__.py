@@ -2,6 +2,8 @@
 
 `procedural` is the presenter's own face and always at hand; `ict` is ICT-FaceKit (MIT), read from the asset
 `ict_facekit/ict_facekit.npz`. Both are in the head's frame, metres: +x to the image's right, +y up, +z out of the face.
+`fit` finds expressions in a clip's landmarks; `heads` brings both models to one small layout with the same names, which
+`portrait` fits to a picture.
 """
 
 from __future__ import annotations
