@@ -371,7 +371,7 @@ def train_open(a: Train, kind: str, material: Path | None) -> dict:
     output = a.output or Path(f"open_{kind}.safetensors")
     progress = reporter(a)
     figures = run(
-        kind, material, output, seed=a.seed, **settings(kind, a.set),
+        kind, material, output, seed=a.seed, resume=a.resume, **settings(kind, a.set),
         progress=lambda phase, done, total: progress.count(done, total, phase),
     )  # fmt: skip
     progress.close()

@@ -337,5 +337,71 @@ def test_training_says_what_is_wrong(tmp_path):
             open_corpus.train(kind, None, tmp_path / "none" / "w.safetensors")
 
 
+@pytest.fixture
+def short_speech(monkeypatch):
+    """In place of speech that tools on this machine generate."""
+    from vocalface.presenter.articulation import articulate
+    from vocalface.sadtalker import open_posevae_train, open_speech
+
+    rng, made = np.random.default_rng(0), []
+    for _ in range(2):
+        phones, frames = said().phones, 150
+        _, motions = articulate(phones, frames, seed=1)
+        lips = np.stack(list(motions.values()), axis=1)
+        speech = rng.normal(size=(frames, 176)).astype(np.float32)
+        made.append(open_speech.Example("here", speech, rows_of(said().sound)[:frames], lips, phones))
+    for module in (open_speech, open_posevae_train):
+        monkeypatch.setattr(module, "examples", lambda hours, seed, tell=None: iter(made))
+
+
+@pytest.mark.parametrize("kind", ["expnet", "posevae"])
+def test_training_that_was_killed_goes_on_to_the_same_bits(tmp_path, monkeypatch, short_speech, kind):
+    from vocalface.sadtalker import open_corpus, open_run
+
+    small = ("hours=0.01", "steps=4", "batch=2", "checkpoint_seconds=0")
+    options = open_corpus.settings(kind, (*small, *(("hidden=8",) if kind == "expnet" else ("frames=384",))))
+    whole, path = tmp_path / "whole.safetensors", tmp_path / "a.safetensors"
+    open_corpus.train(kind, None, whole, **options)
+    save, done = open_run.checkpoint.save, []
+
+    def killed(folder, step, state):
+        if len(done) == 2:
+            raise SystemExit  # nothing of this step is kept
+        done.append(step)
+        return save(folder, step, state)
+
+    monkeypatch.setattr(open_run.checkpoint, "save", killed)
+    with pytest.raises(SystemExit):
+        open_corpus.train(kind, None, path, **options)
+    assert not path.exists() and done == [1, 2]
+    kept = list((tmp_path / ".a.work").rglob("*.safetensors"))
+    monkeypatch.setattr(open_run.checkpoint, "save", lambda folder, step, state: done.append(step))
+    open_corpus.train(kind, None, path, **options)
+    assert done == [1, 2, 3, 4] and len(kept) == 2
+    (made, about), (wanted, said_of_it) = (load(p, kind, 1) for p in (path, whole))
+    assert made.keys() == wanted.keys() and all(np.array_equal(made[k], wanted[k]) for k in made)
+    assert str(about) == str(said_of_it)  # figures too, of which some are no numbers
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.safetensors", "whole.safetensors"]
+
+
+@pytest.mark.parametrize("kind", ["expnet", "posevae"])
+def test_a_handful_of_steps_is_enough_and_what_cannot_be_trained_is_said(tmp_path, short_speech, kind):
+    from vocalface.errors import OutputError
+    from vocalface.sadtalker import open_corpus
+
+    steps = "steps=5" if kind == "expnet" else "steps=10"  # where the rising part of the rate is one step
+    size = "hidden=4" if kind == "expnet" else "frames=384"
+    figures = open_corpus.train(
+        kind, None, tmp_path / "w.safetensors", **open_corpus.settings(kind, ("hours=0.01", steps, size, "batch=1"))
+    )
+    assert np.isfinite(figures["loss" if kind == "expnet" else "likeness"])
+    for wrong in ("steps=0", "batch=0", "frames=1", "rate=0"):
+        with pytest.raises(ConfigError) as error:
+            open_corpus.settings(kind, (wrong,))
+        assert error.value.fix == "see its defaults"
+    with pytest.raises(OutputError, match=r"\.safetensors file"):
+        open_corpus.train(kind, None, tmp_path / "w.pth")
+
+
 def test_bare_generator_is_still_there_to_be_compared():
     assert motion.Sway(np.random.default_rng(0))(0.5)[0].shape == (3,)

@@ -39,7 +39,7 @@ def train(kind: str, folder: Path | str | None, output: Path | str, **options) -
 
     Args:
         kind: expnet or posevae.
-        options: hours, seed, config, progress; see `train_open_expnet` and `train_open_posevae`.
+        options: hours, seed, config, resume, progress; see `train_open_expnet` and `train_open_posevae`.
 
     Raises:
         ConfigError: another kind. ObservationsError: nothing to learn from in the folder. OutputError.

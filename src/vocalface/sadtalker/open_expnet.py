@@ -8,15 +8,19 @@ torch. See MODEL_CARD_EXPNET.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vocalface.errors import ConfigError, OutputError
+from vocalface.errors import ConfigError
 from vocalface.observe.speech.articulatory import MOTIONS
-from vocalface.sadtalker.open_weights import Context, convolve, gelu, load, save
+from vocalface.sadtalker.open_weights import Context, check_output, convolve, gelu, load, save
+
+if TYPE_CHECKING:  # it needs torch, which speaking does without
+    from vocalface.sadtalker.open_run import Place
 
 WEIGHTS = Path(__file__).with_name("open_expnet.safetensors")
 KIND, SCHEMA = "expnet", 1
@@ -38,6 +42,13 @@ class ExpNetConfig:
     rate: float = 2e-3
     weight_decay: float = 0.01
     correlation: float = 0.5  # weight of 1 - r
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if min(self.hidden, self.steps, self.batch) < 1 or self.frames < 2 or self.rate <= 0 or self.ahead < 0:
+            raise ConfigError("hidden, steps, batch, frames and rate are positive", "ExpNetConfig", "see its defaults")
+        if self.ahead > 2 * RADIUS or not 0 <= self.dropout < 1:
+            raise ConfigError(f"ahead is at most {2 * RADIUS}, dropout below 1", "ExpNetConfig", "see its defaults")
 
 
 class OpenExpNet:
@@ -99,6 +110,7 @@ def train_open_expnet(
     hours: float = 1.0,
     seed: int = 0,
     config: ExpNetConfig = ExpNetConfig(),
+    resume: bool = True,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict:
     """Trains on generated speech, and on a corpus beside it where one is given, and writes the weights.
@@ -108,6 +120,7 @@ def train_open_expnet(
             it is not known there.
         output: `.safetensors` file.
         hours: of speech to generate.
+        resume: go on from what an interrupted run of the same arguments left; it ends in the same bits.
         progress: called with (phase, done, total).
 
     Returns:
@@ -117,10 +130,9 @@ def train_open_expnet(
         ConfigError, OutputError.
     """
     if not 0 < hours <= 100:
-        raise ConfigError(f"Cannot train on {hours} hours of speech", "hours", "ask for 0.05 to 3")
-    output = Path(output)
-    if not output.parent.is_dir():
-        raise OutputError("The folder does not exist", output.parent, f"mkdir -p {output.parent}")
+        raise ConfigError(f"Cannot train on {hours} hours of speech", "--set hours", "ask for 0.05 to 3")
+    output = check_output(output)
+    from vocalface.sadtalker.open_run import Place, sums
     from vocalface.sadtalker.open_speech import examples
 
     tell = progress or (lambda phase, done, total: None)
@@ -128,22 +140,29 @@ def train_open_expnet(
     for example in examples(hours, seed, lambda done, total: tell("speech", done, total)):
         pairs.append((example.speech, example.lips))
         minutes[example.source] = minutes.get(example.source, 0) + len(example.lips) / 1500
-    held_out = max(len(pairs) // 20, 1)
-    tensors, figures = fit(pairs[held_out:], list(corpus or ()), pairs[:held_out], config, seed, tell)
+    held_out, own = max(len(pairs) // 20, 1), list(corpus or ())
+    told = [sums(*pair) for pair in (*pairs, *own)]
+    place = Place.of(
+        output, config.checkpoint_seconds, resume, KIND, replace(config, checkpoint_seconds=0.0), seed, told
+    )  # fmt: skip
+    tensors, figures = fit(pairs[held_out:], own, pairs[:held_out], config, seed, tell, place)
     figures["minutes"] = {source: round(value, 1) for source, value in minutes.items()}
-    figures["corpus_minutes"] = round(sum(len(lips) for _, lips in corpus or ()) / 1500, 1)
+    figures["corpus_minutes"] = round(sum(len(lips) for _, lips in own) / 1500, 1)
     save(output, KIND, tensors, {"schema": SCHEMA, **asdict(config), "seed": seed, "figures": figures})
+    place.clear()
     return figures
 
 
 def fit(
     pairs: Sequence[Pair], corpus: Sequence[Pair], held_out: Sequence[Pair], config: ExpNetConfig, seed: int,
-    tell: Callable[[str, int, int], None] = lambda phase, done, total: None,
+    tell: Callable[[str, int, int], None] = lambda phase, done, total: None, place: Place | None = None,
 ) -> tuple[dict[str, np.ndarray], dict]:  # fmt: skip
-    """Trains the network; gives its tensors and figures."""
+    """Trains the network, from where `place` has it; gives its tensors and figures."""
     import torch
     import torch.nn.functional as F
     from torch import nn
+
+    from vocalface.sadtalker.open_run import one_cycle, run
 
     class Net(nn.Module):
         def __init__(self, inputs: int) -> None:
@@ -166,8 +185,10 @@ def fit(
     mean, std = known.mean(0), known.std(0) + 1e-6
     network = Net(pairs[0][0].shape[1])
     optimiser = torch.optim.AdamW(network.parameters(), config.rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.rate, total_steps=config.steps, pct_start=0.2)
-    for step in range(config.steps):
+    schedule = one_cycle(optimiser, config.rate, config.steps, 0.2)
+    kept: dict = {}
+
+    def one(step: int) -> None:
         x, y = _batch(pairs, corpus, config, rng)
         x = torch.from_numpy(x + config.noise * rng.normal(size=x.shape).astype(np.float32))
         y = (y - mean[:, None]) / std[:, None]
@@ -179,8 +200,12 @@ def fit(
         loss.backward()
         optimiser.step()
         schedule.step()
+        kept["loss"] = loss.item()
         if step % 25 == 24 or step + 1 == config.steps:
             tell("training", step + 1, config.steps)
+
+    run(config.steps, one, {"network": network, "optimiser": optimiser, "schedule": schedule}, kept, rng, place)
+    network.eval()
     tensors = {name: value.numpy() for name, value in network.state_dict().items()}
     tensors |= {"motion_mean": mean, "motion_std": std}
     made = OpenExpNet.__new__(OpenExpNet)
@@ -189,7 +214,7 @@ def fit(
     guesses = np.concatenate([made(speech) for speech, _ in held_out])
     truth = np.concatenate([lips for _, lips in held_out])
     r = {name: round(float(np.corrcoef(guesses[:, k], truth[:, k])[0, 1]), 3) for k, name in enumerate(MOTIONS)}
-    return tensors, {"r": r, "loss": round(loss.item(), 3)}
+    return tensors, {"r": r, "loss": round(kept["loss"], 3)}
 
 
 def _batch(pairs: Sequence[Pair], corpus: Sequence[Pair], config: ExpNetConfig, rng) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ goes with the prosody shall be those of the data. That does what the discriminat
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vocalface.errors import ConfigError, OutputError
+from vocalface.errors import ConfigError
 from vocalface.presenter.voice import Phone
 from vocalface.sadtalker.open_posevae import (
     HEAD,
@@ -30,10 +30,13 @@ from vocalface.sadtalker.open_posevae import (
     STYLES,
     spline,
 )  # fmt: skip
+from vocalface.sadtalker.open_run import Place, one_cycle, run, sums
 from vocalface.sadtalker.open_speech import Example, examples, head_motion
-from vocalface.sadtalker.open_weights import save
+from vocalface.sadtalker.open_weights import check_output, save
 from vocalface.sadtalker.prosody import PROSODY
 from vocalface.types import FPS
+
+LEAST_FRAMES = 4 * STRIDES[-1]  # less leaves nothing between the ends that convolutions and statistics take
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,14 @@ class PoseVAEConfig:
     spread: float = 0.2  # deviation of the data about the decoded motion, in deviations of a channel
     likeness: float = 20.0  # weight of what draws from the prior must share with the data
     variants: int = 4  # heads that are generated for each talk
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        sizes = (self.hearing, self.moving, self.styles, self.steps, self.batch, self.variants)
+        if min(sizes) < 1 or self.rate <= 0 or self.spread <= 0:
+            raise ConfigError("sizes, steps, batch, rate and spread are positive", "PoseVAEConfig", "see its defaults")
+        if self.frames < LEAST_FRAMES:
+            raise ConfigError(f"frames are at least {LEAST_FRAMES}", "PoseVAEConfig", "see its defaults")
 
 
 @dataclass(frozen=True)
@@ -145,7 +156,8 @@ def talks_of(spoken: Sequence[Example], rng: np.random.Generator, variants: int,
 
 def train_open_posevae(
     corpus: Sequence[Talk] | None, output: str | Path, *, hours: float = 1.0, seed: int = 0,
-    config: PoseVAEConfig = PoseVAEConfig(), progress: Callable[[str, int, int], None] | None = None,
+    config: PoseVAEConfig = PoseVAEConfig(), resume: bool = True,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> dict:  # fmt: skip
     """Trains on generated talks, and on a corpus beside them where one is given, and writes the decoder's weights.
 
@@ -153,6 +165,7 @@ def train_open_posevae(
         corpus: talks of the user's own material; with them, half of the batches are theirs.
         output: `.safetensors` file.
         hours: of speech to generate; each part of it gets several heads.
+        resume: go on from what an interrupted run of the same arguments left; it ends in the same bits.
         progress: called with (phase, done, total).
 
     Returns:
@@ -162,36 +175,42 @@ def train_open_posevae(
         ConfigError, OutputError.
     """
     if not 0 < hours <= 100:
-        raise ConfigError(f"Cannot train on {hours} hours of speech", "hours", "ask for 0.1 to 3")
-    output = Path(output)
-    if not output.parent.is_dir():
-        raise OutputError("The folder does not exist", output.parent, f"mkdir -p {output.parent}")
+        raise ConfigError(f"Cannot train on {hours} hours of speech", "--set hours", "ask for 0.1 to 3")
+    output = check_output(output)
     tell = progress or (lambda phase, done, total: None)
     rng = np.random.default_rng([seed, 51])
     spoken = list(examples(hours, seed, lambda done, total: tell("speech", done, total)))
     talks = talks_of(spoken, rng, config.variants, min(40.0, hours * 3600 / 4))
-    tensors, figures = fit(talks, list(corpus or ()), config, seed, tell)
+    own = list(corpus or ())
+    told = [(*sums(t.prosody, t.head), t.style) for t in (*talks, *own)]
+    place = Place.of(
+        output, config.checkpoint_seconds, resume, KIND, replace(config, checkpoint_seconds=0.0), seed, told
+    )  # fmt: skip
+    tensors, figures = fit(talks, own, config, seed, tell, place)
     figures["minutes"] = round(sum(len(e.prosody) for e in spoken) / FPS / 60, 1)
-    figures["corpus_minutes"] = round(sum(len(t.prosody) for t in corpus or ()) / FPS / 60, 1)
+    figures["corpus_minutes"] = round(sum(len(t.prosody) for t in own) / FPS / 60, 1)
     save(output, KIND, tensors, {"schema": SCHEMA, **asdict(config), "seed": seed, "figures": figures})
+    place.clear()
     return figures
 
 
 # ------------------------------------------------------------------------------------------------------------ training
 def fit(
     talks: Sequence[Talk], corpus: Sequence[Talk], config: PoseVAEConfig, seed: int,
-    tell: Callable[[str, int, int], None] = lambda phase, done, total: None,
+    tell: Callable[[str, int, int], None] = lambda phase, done, total: None, place: Place | None = None,
 ) -> tuple[dict[str, np.ndarray], dict]:  # fmt: skip
-    """Trains the VAE; gives the decoder's tensors and figures."""
+    """Trains the VAE, from where `place` has it; gives the decoder's tensors and figures."""
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 52])
     every = np.concatenate([t.head for t in talks])
     mean, std = every.mean(0), every.std(0) + 1e-6
     decoder, encoder = Decoder(config), Encoder()
     optimiser = torch.optim.AdamW([*decoder.parameters(), *encoder.parameters()], config.rate, weight_decay=0.002)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.rate, total_steps=config.steps, pct_start=0.1)
-    goals: dict[tuple[int, bool], list[Tensor]] = {}
-    for step in range(config.steps):
+    schedule = one_cycle(optimiser, config.rate, config.steps, 0.1)
+    kept: dict = {"goals": {}}  # of (style, whether it is the user's own): statistics
+
+    def one(step: int) -> None:
+        goals = kept["goals"]
         own = bool(corpus) and step % 2 == 1
         pool = corpus if own else talks
         style = pool[rng.integers(len(pool))].style  # a batch has one style, so that its statistics are that style's
@@ -228,13 +247,15 @@ def fit(
         nn.utils.clip_grad_norm_([*decoder.parameters(), *encoder.parameters()], 5.0)
         optimiser.step()
         schedule.step()
+        kept["reconstruction"], kept["kl"], kept["likeness"] = recon.item(), kl.item(), likeness.item()
         if step % 20 == 19 or step + 1 == config.steps:
-            tell(f"training recon {recon.item():.3f} kl {kl.item():.2f} likeness {likeness.item():.3f}", step + 1,
-                 config.steps)  # fmt: skip
+            tell("training", step + 1, config.steps)
+
+    parts = {"decoder": decoder, "encoder": encoder, "optimiser": optimiser, "schedule": schedule}
+    run(config.steps, one, parts, kept, rng, place)
     tensors = {name: value.detach().numpy() for name, value in decoder.state_dict().items()}
     tensors |= {"head_mean": mean, "head_std": std}
-    return tensors, {"reconstruction": round(recon.item(), 4), "kl": round(kl.item(), 3),
-                     "likeness": round(likeness.item(), 4)}  # fmt: skip
+    return tensors, {name: round(kept[name], 4) for name in ("reconstruction", "kl", "likeness")}
 
 
 def _batch(talks: Sequence[Talk], config: PoseVAEConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

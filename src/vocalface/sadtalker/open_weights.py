@@ -10,6 +10,19 @@ import numpy as np
 from vocalface.errors import AssetError, OutputError
 
 
+def check_output(out: str | Path) -> Path:
+    """Raises OutputError for a place where the weights could not be written, before minutes of work."""
+    from vocalface.training.files import check_writable
+
+    out = Path(out)
+    if out.suffix != ".safetensors":
+        raise OutputError(
+            "weights are a .safetensors file", out, f"use -o {out.with_suffix('.safetensors').name}"
+        )  # fmt: skip
+    check_writable(out)
+    return out
+
+
 def save(out: str | Path, kind: str, tensors: dict[str, np.ndarray], config: dict) -> None:
     """Writes weights; the file appears only when it is whole. Raises OutputError."""
     from safetensors.numpy import save_file
