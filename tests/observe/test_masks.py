@@ -16,8 +16,10 @@ from vocalface.observe.masks import (
     ColourModel,
     FaceShape,
     PersonSegmenter,
+    held,
     keep_person,
     matte,
+    plate_range,
 )
 from vocalface.observe.plate import PlateBuilder, push_pull
 
@@ -80,6 +82,44 @@ def test_other_people_are_dropped():
     kept = keep_person(person, face)
     assert kept[:, 200:].max() == 0
     assert (kept[:, 80:180] == person[:, 80:180]).all()
+
+
+def with_an_ear_ring(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A frame with a disc that hangs beside the jaw, where it is, the true person mask without it and the wall."""
+    drawn = draw(side)
+    rows, columns = np.mgrid[:side, :side] / side
+    ring = np.hypot(rows - 0.56, columns - 0.63) < 0.03
+    frame = drawn.frame.copy()
+    frame[ring] = (250, 240, 200)
+    return frame, ring & (drawn.person < 0.5), drawn.person, wall(side)
+
+
+def test_what_hangs_on_the_person_is_the_person():
+    frame, ring, person, plate = with_an_ear_ring(WORK)
+    found = held(person, frame, *plate_range(plate, np.ones_like(ring)))
+    assert ring.sum() > 100 and found[ring].mean() > 0.85
+    around = gaussian_filter(ring.astype(float), 2) > 0.01
+    assert np.abs(found - person)[~around].max() < 0.01
+    assert (found >= person).all()
+
+
+@pytest.mark.parametrize("why", ["drift", "noise", "away", "never seen"])
+def test_what_does_not_hang_on_the_person_is_not(why):
+    frame, ring, person, plate = with_an_ear_ring(WORK)
+    seen = np.ones_like(ring)
+    if why == "drift":  # stripes of high contrast that have moved by a pixel
+        plate[:, ::8] = 250
+        frame = np.where(person[..., None] > 0, draw(WORK).frame, np.roll(plate, 1, 1))
+    elif why == "noise":
+        frame = draw(WORK).frame + np.random.default_rng(0).normal(0, 8, frame.shape)
+        frame = frame.clip(0, 255).astype(np.uint8)
+    elif why == "away":
+        frame = draw(WORK).frame
+        frame[20:40, 20:40] = 255
+    else:
+        seen[:] = False
+    found = held(person, frame, *plate_range(plate, seen))
+    assert np.abs(found - person).sum() < 3
 
 
 def test_matte_finds_the_true_alpha_under_a_fat_mask():

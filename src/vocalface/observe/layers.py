@@ -26,16 +26,19 @@ from .masks import (
     PersonSegmenter,
     calm,
     disc,
+    held,
     keep_person,
     matte,
+    plate_range,
 )
 from .plate import PlateBuilder
 
 PLATE_FRAMES = 150
 MODEL_FRAMES = 24
 Layers = tuple[np.ndarray, np.ndarray, np.ndarray]
-CUT = 0.3
-"""Hair on the shoulders counts as head down to this many face heights under the chin."""
+CUT = 0.05
+"""Hair counts as head down to this many face heights under the chin; what hangs lower lies on the shoulders and moves
+with them or swings by itself, so that the torso layer, which is the frame, shows it as it was."""
 _PRIOR = 64  # side of the map of where hair hangs, over u in [-3, 3], v in [-1.5, 1]
 
 
@@ -113,6 +116,7 @@ class LayerBuilder:
             raise ObservationsError("No frame to learn the background from.", "", "Give the frames of the clip.")
         self.colours.finish()
         self.plate, self.plate_seen = builder.finish()
+        self._range = plate_range(self.plate, self.plate_seen)
         self._learn_hair(examples)
         return self.plate
 
@@ -154,7 +158,7 @@ class LayerBuilder:
         if self.plate is None:
             raise ObservationsError("The layers need the background plate first.", "", "Call observe_plate first.")
         shape = self.shape(index)
-        person = keep_person(person, shape)
+        person = held(keep_person(person, shape), small, *self._range)
         cells = ColourModel.index(small)
         alpha = matte(frame, self.plate, person)
         above = cv2.GaussianBlur(shape.above_jaw(), (3, 3), 0)
@@ -341,14 +345,18 @@ def head_colours(frame: np.ndarray, behind: np.ndarray, head_alpha: np.ndarray) 
 
 
 def steady(landmarks: np.ndarray, valid: np.ndarray, size: int) -> np.ndarray:
-    """Landmarks [T, K, 2] with a (1 2 1)/4 filter over time, which has no lag; not across cuts and gaps."""
+    """Landmarks [T, K, 2] with a (1 2 1)/4 filter over time, which has no lag; not across cuts and gaps.
+
+    It moves them by a px (at 512) at most, about what their noise is: a head that starts or stops is no noise.
+    """
     out = landmarks.copy()
     if len(landmarks) < 3:
         return out
     before, middle, after = landmarks[:-2], landmarks[1:-1], landmarks[2:]
     jump = np.maximum(np.abs(middle - before).max((1, 2)), np.abs(after - middle).max((1, 2)))
     smooth = (jump < 0.03 * size) & valid[:-2] & valid[1:-1] & valid[2:]
-    out[1:-1][smooth] = ((before + 2 * middle + after) / 4)[smooth]
+    change = ((before - 2 * middle + after) / 4).clip(-size / 512, size / 512)
+    out[1:-1][smooth] += change[smooth]
     return out
 
 

@@ -195,6 +195,54 @@ def keep_person(person: np.ndarray, shape: FaceShape) -> np.ndarray:
     return person * cv2.dilate(own, disc(4))
 
 
+HELD = 28
+"""Distance, px at 512, from the mask within which what differs from the plate is taken for a part of the person."""
+DIFFERS = 40
+"""Excess of a colour over the plate's near by, of 255, that no noise, drift or soft shadow reaches."""
+
+
+def held(person: np.ndarray, frame: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """A person mask with what hangs on the person and the mask has missed: ear rings, ends of hair, a lost patch.
+
+    That is what differs from the background plate, near the mask and joined to it.
+
+    Args:
+        person: [256, 256] float32 in [0, 1].
+        frame: [256, 256, 3] uint8.
+        low, high: as of `plate_range`.
+
+    Returns:
+        [256, 256] float32 in [0, 1], nowhere less than `person`.
+    """
+    excess = cv2.max(cv2.subtract(low, frame), cv2.subtract(frame, high))
+    excess = cv2.max(cv2.max(excess[..., 0], excess[..., 1]), excess[..., 2])
+    solid = (person > 0.5).astype(np.uint8)
+    edge = cv2.dilate(solid, disc(2))
+    other = (excess > DIFFERS).astype(np.uint8) & cv2.dilate(solid, disc(HELD * WORK // 512)) & (1 - solid)
+    count, parts = cv2.connectedComponents(other)
+    kept = np.bincount(parts[edge == 0], minlength=count) >= 6  # the mask's own soft edge is not meant
+    kept &= np.bincount(parts[edge > 0], minlength=count) > 0
+    kept[0] = False
+    if not kept.any():
+        return person
+    beyond = (kept[parts] & (edge == 0)).astype(np.uint8)
+    found = other & cv2.dilate(beyond, disc(2))
+    return np.maximum(person, cv2.GaussianBlur(found.astype(np.float32), (3, 3), 0))
+
+
+def plate_range(plate: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest colour near each pixel of a plate, which bear a drift of a pixel; [256, 256, 3] uint8 each.
+
+    Args:
+        plate: [S, S, 3] uint8; seen: [S, S] bool, where it is no guess; elsewhere the range is all colours.
+    """
+    small = cv2.resize(plate, (WORK, WORK), interpolation=cv2.INTER_AREA)
+    guessed = cv2.resize(seen.astype(np.float32), (WORK, WORK), interpolation=cv2.INTER_AREA) < 1
+    low, high = cv2.erode(small, disc(1)), cv2.dilate(small, disc(1))
+    low[guessed], high[guessed] = 0, 255
+    return low, high
+
+
 STILL = 10
 """Mean colour change, of 255, over 5 x 5 px of the work grid, under which a picture stands still."""
 
