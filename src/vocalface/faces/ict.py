@@ -87,7 +87,9 @@ def model(vertices: int | None = None) -> FaceModel:
     faces = np.concatenate([quads[:, :3], quads[whole][:, [0, 2, 3]]])
     anchors = np.repeat(np.array(MEDIAPIPE_VERTICES)[:, None], 3, axis=1)
     weights = np.tile(np.float32([1, 0, 0]), (len(anchors), 1))
-    return FaceModel("ict", neutral * UNIT, identity * UNIT, expression * UNIT, names, faces, anchors, weights)
+    for values in (neutral, identity, expression):  # in place: they are large
+        values *= UNIT
+    return FaceModel("ict", neutral, identity, expression, names, faces, anchors, weights)
 
 
 def read_points(path: Path) -> np.ndarray:
