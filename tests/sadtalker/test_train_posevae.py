@@ -99,7 +99,7 @@ def test_the_file_has_the_published_keys_and_an_interrupted_run_goes_on(tmp_path
 
 
 class Saving:
-    """A loop that saves after every step."""
+    """A loop that saves after two steps."""
 
     def __init__(self, total, step, save):
         self.total, self.step, self.save = total, step, save
@@ -107,7 +107,8 @@ class Saving:
     def run(self, start=0):
         for k in range(start, self.total):
             self.step(k)
-            self.save(k + 1)
+            if k == 1:
+                self.save(2)
 
 
 def test_what_cannot_be_trained_is_said(small, tmp_path):
