@@ -2,7 +2,8 @@
 
 Convention:
     World = the head's frame, metres: +x to the image's right when the face looks at the camera, +y up, +z out of
-    the face. `head_pose` = world-to-camera 4x4 in OpenCV axes (x right, y down, z forward).
+    the face; the origin lies midway between landmarks 234 and 454, at the ears. `head_pose` = world-to-camera 4x4 in
+    OpenCV axes (x right, y down, z forward).
     Pixel (i, j) spans [i, i+1), its centre is at +0.5; the image's centre is at W/2.
     Images are float32 RGB [0, 1] HWC inside the methods and uint8 RGB HWC at the borders of `media`.
     Quaternions are wxyz. Frame i covers [i/25, (i+1)/25) s.

@@ -132,18 +132,8 @@ def expression_coefficients(obs: Observations, k: int) -> np.ndarray:
     The basis is the person's own: principal components of the landmarks in the head's frame (no licensed morphable
     model is needed). Scaled to unit standard deviation and shifted so that the training median is 1.
     """
-    points = head_landmarks(obs.track.landmarks, obs.track.head_pose, obs.camera)[:, indices.LOWER_FACE]
+    points = lift(obs.track.landmarks, obs.track.head_pose, obs.camera)[:, indices.LOWER_FACE]
     return np.clip(components(points, k, obs.track.valid) + 1, -AU_LIMIT, AU_LIMIT)
-
-
-def head_landmarks(landmarks: np.ndarray, poses: np.ndarray, camera: Camera) -> np.ndarray:
-    """Landmarks [T, 478, 3] (px, px, relative px) lifted into the head's frame, metres (weak perspective in depth)."""
-    distance = poses[:, 2, 3][:, None]  # depth of the head's origin
-    z = distance * (1 + (landmarks[..., 2] - landmarks[..., 2].mean(1, keepdims=True)) / camera.fx)
-    x = (landmarks[..., 0] - camera.cx) * z / camera.fx
-    y = (landmarks[..., 1] - camera.cy) * z / camera.fy
-    in_camera = np.stack([x, y, z], axis=-1) - poses[:, None, :3, 3]
-    return np.einsum("tij,tni->tnj", poses[:, :3, :3], in_camera).astype(np.float32)  # R^T (p - t)
 
 
 def head_box(obs: Observations, size: int, margin: float = 0.03) -> tuple[int, int, int, int]:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from vocalface.hmtalker.config import Config
-from vocalface.hmtalker.data import Material, head_landmarks, head_pixels
+from vocalface.hmtalker.data import Material, head_pixels
 from vocalface.hmtalker.model import GaussianField, outputs
 from vocalface.observe import indices
+from vocalface.observe.action_units import lift
 from vocalface.render import rasterize
 from vocalface.types import MOUTH, Camera, Gaussians
 
@@ -136,9 +137,7 @@ def _face_from_surface(material: Material, config: Config, rng: np.random.Genera
     from scipy.interpolate import RBFInterpolator
 
     rows = np.flatnonzero(material.valid[: material.train])
-    mean = np.median(
-        head_landmarks(material.landmarks[rows], material.poses[rows], material.camera), axis=0
-    )  # [478, 3]
+    mean = np.median(lift(material.landmarks[rows], material.poses[rows], material.camera), axis=0)  # [478, 3]
     mean = mean[:468]
     surface = RBFInterpolator(mean[:, :2], mean[:, 2], neighbors=24, smoothing=1e-6, kernel="linear")
     oval = mean[indices.FACE_OVAL]
@@ -180,7 +179,7 @@ def _face_from_surface(material: Material, config: Config, rng: np.random.Genera
 def _mouth_box(material: Material, config: Config, rng: np.random.Generator) -> GaussianField:
     """A slab behind the lips, coloured like the mouth's interior where it was seen."""
     rows = np.flatnonzero(material.valid[: material.train])
-    lips = np.median(head_landmarks(material.landmarks[rows], material.poses[rows], material.camera), axis=0)
+    lips = np.median(lift(material.landmarks[rows], material.poses[rows], material.camera), axis=0)
     lips = lips[indices.LIPS_OUTER]
     low, high = lips.min(0), lips.max(0)
     n = config.mouth_gaussians

@@ -22,7 +22,7 @@ from vocalface.errors import ConfigError, DeviceError
 from vocalface.hmtalker import validate
 from vocalface.hmtalker.collect import head_of
 from vocalface.hmtalker.config import Config, preset
-from vocalface.hmtalker.data import Frame, Material, head_landmarks, prepare
+from vocalface.hmtalker.data import Frame, Material, prepare
 from vocalface.hmtalker.densify import densify_and_prune
 from vocalface.hmtalker.head import Head
 from vocalface.hmtalker.hearing import Teacher, correlations, foretold, window
@@ -40,6 +40,7 @@ from vocalface.hmtalker.pose import refine
 from vocalface.hmtalker.scene import Poses, draw, initial_fields
 from vocalface.nn.gradient import gradient_l1
 from vocalface.nn.ssim import l1_dssim
+from vocalface.observe.action_units import lift
 from vocalface.training import checkpoint
 from vocalface.training.files import check_writable
 from vocalface.training.loop import Loop, SkipStep, finite_gradients
@@ -534,7 +535,7 @@ class Trainer:
         m, field = self.material, self.face_net
         field.swing = None
         rows = self.trainable[:: max(len(self.trainable) // 400, 1)]
-        lips = np.median(head_landmarks(m.landmarks[rows], m.poses[rows], m.camera), axis=0)
+        lips = np.median(lift(m.landmarks[rows], m.poses[rows], m.camera), axis=0)
         means = self.face.means.detach()
 
         def near(points: list[int]) -> Tensor:

@@ -118,7 +118,8 @@ def validate(trainer: Trainer, obs: Observations, head: Head, progress=None) -> 
     if trainer.config.explicit == "au":
         for name in ("AU25", "AU26"):
             true, predicted = au_curves[name]
-            table["audio"][f"{name.lower()}_corr"] = correlation(true, predicted)
+            r = landmark_metrics.correlation(true, predicted)
+            table["audio"][f"{name.lower()}_corr"] = r if np.isfinite(r) else None
     opening = measure_lips(table, images, size)
     true26 = obs.track.action_units[rows][:, AU_NAMES.index("AU26")]
     if "lag" not in table["audio"] and trainer.config.explicit == "au":
@@ -143,11 +144,6 @@ def protocol(size: int, frames: int) -> str:
         "and background pixels off the head; lower face from speech; PSNR is the mean over frames, in dB; mouth = "
         "square of 0.9 outer-eye distances around the lips"
     )
-
-
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    return float((a * b).sum() / (np.sqrt((a * a).sum() * (b * b).sum()) + 1e-12))
 
 
 @torch.no_grad()

@@ -42,13 +42,15 @@ def film(
     points = np.empty((frames, 478, 3), np.float32)
     try:
         with media.VideoWriter(clip, size, size, fps=FPS, sound=utterance.sound, crf=CRF, metadata=_tags(seed)) as out:
-            _draw(person, motion, points, out, writer, progress)
+            ears = _draw(person, motion, points, out, writer, progress)
     except BaseException:
         writer.abort()
         raise
+    poses = motion.head_pose.copy()
+    poses[:, :3, 3] += poses[:, :3, :3] @ ears  # observations have the head's origin there
     track = FaceTrack(
         np.ones(frames, bool), points, landmarks.blendshapes(motion.action_units, motion.gaze),
-        motion.action_units.astype(np.float32), motion.head_pose.astype(np.float32),
+        motion.action_units.astype(np.float32), poses.astype(np.float32),
     )  # fmt: skip
     return writer.finish(
         clip=clip, clip_hash=store.file_hash(clip), crop=CropBox(0, 0, size), camera=person.camera, track=track,
@@ -56,8 +58,10 @@ def film(
     )  # fmt: skip
 
 
-def _draw(person: Person, motion: Motion, points: np.ndarray, out, writer, progress) -> None:
-    """Draws every frame; one thread writes while the next frame is drawn."""
+def _draw(person: Person, motion: Motion, points: np.ndarray, out, writer, progress) -> np.ndarray:
+    """Draws every frame; one thread writes while the next frame is drawn. Gives the point midway between the ears'
+    landmarks, [3] in the head's frame."""
+    ears = np.zeros(3)
 
     def write(frame: Frame) -> None:
         out.write(frame.image)
@@ -69,6 +73,7 @@ def _draw(person: Person, motion: Motion, points: np.ndarray, out, writer, progr
             state = motion.state(i)
             frame = person.draw(state)
             surface = landmarks.on_surface(frame.vertices, state.gaze)
+            ears += surface[[234, 454]].mean(axis=0) / len(motion)
             points[i] = landmarks.project(surface, state.head_pose, person.camera)
             if pending is not None:
                 pending.result()
@@ -76,6 +81,7 @@ def _draw(person: Person, motion: Motion, points: np.ndarray, out, writer, progr
             if progress is not None:
                 progress(i + 1, len(motion), "presenter")
         pending.result()
+    return ears
 
 
 def _tags(seed: int) -> dict[str, str]:
