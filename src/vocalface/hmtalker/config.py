@@ -186,7 +186,7 @@ PRESETS: dict[str, Config] = {
     ),
     "demo": _CPU.replace(
         preset="demo", size=192, face_gaussians=6_000, mouth_gaussians=1_500, warmup_steps=300,
-        face_steps=2_500, mouth_steps=800, fuse_steps=1_500,
+        face_steps=2_000, mouth_steps=600, fuse_steps=1_200,
     ),
 }  # fmt: skip
 PRESETS["tiny"] = PRESETS["demo"].replace(
