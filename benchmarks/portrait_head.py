@@ -20,9 +20,10 @@ import numpy as np
 from vocalface import media
 from vocalface.errors import VocalfaceError
 from vocalface.faces import NAMES, heads
-from vocalface.faces.portrait import exponential, turning
+from vocalface.faces.portrait import turning
 from vocalface.observe.indices import FACE_OVAL, JAW, LIPS_INNER, LIPS_OUTER, LOWER_FACE, RIGID
 from vocalface.observe.landmarks import Landmarker, automatic_crop
+from vocalface.observe.pose import rotations
 from vocalface.sadtalker import rig
 from vocalface.sadtalker.portrait import SIZE, load
 
@@ -99,7 +100,7 @@ def left_over(built: rig.Rig, seen: np.ndarray) -> np.ndarray:
         right = slopes @ off.ravel() - ridge * np.append(amounts, np.zeros(6))
         step = np.linalg.solve(slopes @ slopes.T + np.diag(ridge), right)
         amounts = amounts + step[: len(use)]
-        turn, place = exponential(step[len(use) : -3]) @ turn, place + step[-3:]
+        turn, place = rotations(step[len(use) : -3]) @ turn, place + step[-3:]
     return 1e3 * np.linalg.norm(off, axis=1) * float(z.mean()) / focal
 
 

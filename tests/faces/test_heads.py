@@ -8,8 +8,8 @@ import pytest
 from vocalface import assets, faces
 from vocalface.errors import ConfigError
 from vocalface.faces import heads, ict
-from vocalface.faces.portrait import FLIP, bounded, exponential, fit
-from vocalface.observe.pose import similarity
+from vocalface.faces.portrait import FLIP, bounded, fit
+from vocalface.observe.pose import rotations, similarity
 from vocalface.types import Camera
 
 CAMERA = Camera(1280, 1280, 256, 256, 512, 512)
@@ -24,7 +24,7 @@ def head(request):
 
 def seen(head, identity, expression, turned) -> tuple[np.ndarray, np.ndarray]:
     """Landmarks [468, 3] px of a head that is turned by a rotation vector, and its rotation."""
-    rotation = exponential(np.asarray(turned, float)) @ FLIP
+    rotation = rotations(np.asarray(turned, float)) @ FLIP
     points = head.vertices(identity, expression)[: heads.LANDMARKS] @ rotation.T + (0.02, 0.01, 0.9)
     px = points[:, :2] / points[:, 2:] * CAMERA.fx + 256
     return np.column_stack([px, (points[:, 2] - 0.9) * CAMERA.fx / 0.9]), rotation

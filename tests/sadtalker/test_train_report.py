@@ -8,8 +8,9 @@ import pytest
 import torch
 from moving import Moving
 
+from vocalface.metrics.image import psnr
 from vocalface.sadtalker import train_expnet, train_facevid2vid, train_mapping, train_posevae, train_run
-from vocalface.sadtalker.train_report import History, Shown, evenly, psnr, strip, write
+from vocalface.sadtalker.train_report import History, Shown, evenly, strip, write
 from vocalface.training.distributed import World
 
 TINY = replace(train_facevid2vid.PRESETS["tiny"], size=32, steps=4, base=4, critic_base=4, checkpoint_seconds=0.0)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vocalface.faces.heads import LANDMARKS, Head
-from vocalface.observe.pose import similarity_transform
+from vocalface.observe.pose import rotations, similarity_transform
 from vocalface.types import Camera
 
 ROUNDS = 8
@@ -93,7 +93,7 @@ def fit(head: Head, landmarks: np.ndarray, camera: Camera) -> Fitted:
         right[:count] -= prior * values
         step = bounded(gram, right, lowest - values, highest - values)
         values = np.clip(values + step[:count], lowest, highest)
-        rotation = exponential(step[count : count + 3]) @ rotation
+        rotation = rotations(step[count : count + 3]) @ rotation
         shift = shift + step[count + 3 :]
     found = Fitted(head, values[:people], values[people:], rotation, shift, np.zeros(LANDMARKS))
     p = found.points[:LANDMARKS]
@@ -119,12 +119,3 @@ def bounded(gram: np.ndarray, right: np.ndarray, lowest: np.ndarray, highest: np
 def turning(points: np.ndarray) -> np.ndarray:
     """What turns about the three axes do to points [N, 3]: [3, N, 3]."""
     return np.stack([np.cross(axis, points) for axis in np.eye(3)])
-
-
-def exponential(w: np.ndarray) -> np.ndarray:
-    """The rotation [3, 3] by a vector [3] rad (Rodrigues)."""
-    angle = float(np.linalg.norm(w))
-    k = np.array([[0, -w[2], w[1]], [w[2], 0, -w[0]], [-w[1], w[0], 0]])
-    if angle < 1e-9:
-        return np.eye(3) + k
-    return np.eye(3) + np.sin(angle) / angle * k + (1 - np.cos(angle)) / angle**2 * k @ k

@@ -58,7 +58,7 @@ class Material:
     camera: Camera  # at the training size
     poses: np.ndarray  # [T, 4, 4] float32
     features: np.ndarray  # [T, D] float32 speech features
-    noisy: np.ndarray  # [K, T, D] the same of noisy copies of the sound; only what is trained on differs
+    noisy: np.ndarray  # [K, T, D] the same of noisy copies of the sound
     feature_name: str
     explicit: np.ndarray  # [T, E] float32 lower-face explicit feature
     upper: np.ndarray  # [T, U] float32: the seven upper AUs first

@@ -279,10 +279,15 @@ class Trainer:
         """The sound itself (0) or one of its noisy copies."""
         return int(torch.randint(len(self.features), (), generator=gen)) if len(self.features) > 1 else 0
 
-    def motion(self, i: int, path: str, gen: torch.Generator | None = None, mask: Tensor | None = None):
-        window = self.windows(np.array(i), 0 if gen is None else self.any_copy(gen))
-        if gen is not None and self.config.pixel_noise:
+    def heard(self, i: int, gen: torch.Generator) -> Tensor:
+        """The window of a frame as the stages that see pixels are taught it."""
+        window = self.windows(np.array(i), self.any_copy(gen))
+        if self.config.pixel_noise:
             window = window + self.config.pixel_noise * self.noise(window, gen)
+        return window
+
+    def motion(self, i: int, path: str, gen: torch.Generator | None = None, mask: Tensor | None = None):
+        window = self.windows(np.array(i)) if gen is None else self.heard(i, gen)
         upper = self.upper[i]
         if gen is not None and self.config.upper_noise:
             upper = upper + self.config.upper_noise * self.upper_std * self.noise(upper, gen)
@@ -405,9 +410,7 @@ class Trainer:
         easy = open_frames if warm or self.step % 7 == 0 else self._easy.visible
         i = self.pick(gen, easy)
         view = self.view(i, lips_only=True)
-        window = self.windows(np.array(i), self.any_copy(gen))
-        if c.pixel_noise:
-            window = window + c.pixel_noise * self.noise(window, gen)
+        window = self.heard(i, gen)
         delta = None
         if not warm:
             delta = self.mouth_net.deform(

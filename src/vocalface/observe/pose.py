@@ -191,7 +191,7 @@ def increment(poses: np.ndarray, step: np.ndarray) -> np.ndarray:
 
 
 def rotations(w: np.ndarray) -> np.ndarray:
-    """Rotation vectors [T, 3] -> matrices [T, 3, 3]."""
+    """Rotation vectors [3] or [T, 3] -> matrices [3, 3] or [T, 3, 3]."""
     from scipy.spatial.transform import Rotation
 
     return Rotation.from_rotvec(w).as_matrix()

@@ -132,8 +132,9 @@ def train_open_expnet(
     if not 0 < hours <= 100:
         raise ConfigError(f"Cannot train on {hours} hours of speech", "--set hours", "ask for 0.05 to 3")
     output = check_output(output)
-    from vocalface.sadtalker.open_run import Place, sums
+    from vocalface.sadtalker.open_run import Place
     from vocalface.sadtalker.open_speech import examples
+    from vocalface.sadtalker.train_run import sums
 
     tell = progress or (lambda phase, done, total: None)
     pairs, minutes = [], {}

@@ -30,10 +30,11 @@ from vocalface.sadtalker.open_posevae import (
     STYLES,
     spline,
 )  # fmt: skip
-from vocalface.sadtalker.open_run import Place, one_cycle, run, sums
+from vocalface.sadtalker.open_run import Place, one_cycle, run
 from vocalface.sadtalker.open_speech import Example, examples, head_motion
 from vocalface.sadtalker.open_weights import check_output, save
 from vocalface.sadtalker.prosody import PROSODY
+from vocalface.sadtalker.train_run import sums
 from vocalface.types import FPS
 
 LEAST_FRAMES = 4 * STRIDES[-1]  # less leaves nothing between the ends that convolutions and statistics take

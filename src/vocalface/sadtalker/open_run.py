@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +34,7 @@ class Place:
 
     def clear(self) -> None:
         """Removes what is this run's own."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
-            self.folder.parent.rmdir()
+        checkpoint.discard(self.folder)
 
 
 def run(
@@ -68,11 +65,6 @@ def run(
     Loop(
         steps, step, save_fn=save if place else None, checkpoint_every_seconds=place.every if place else None
     ).run(found[0] if found else 0)  # fmt: skip
-
-
-def sums(*arrays: np.ndarray) -> list[float]:
-    """What tells material from other material; NaN is left out."""
-    return [round(float(np.nansum(a, dtype=np.float64)), 4) for a in arrays]
 
 
 def one_cycle(optimiser: torch.optim.Optimizer, rate: float, steps: int, rise: float) -> OneCycleLR:

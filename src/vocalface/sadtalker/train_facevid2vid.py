@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vocalface.errors import ConfigError, ObservationsError
+from vocalface.metrics.image import psnr
 from vocalface.sadtalker import losses, train_report
 from vocalface.sadtalker.discriminator import MultiScaleDiscriminator
 from vocalface.sadtalker.facevid2vid import OcclusionAwareSPADEGenerator
@@ -246,7 +247,7 @@ class Trainer:
             made = made[0].float().cpu().numpy()
             turned = torch.from_numpy(angles(np.asarray(run.coefficients[frame]))[None]).to(device)
             rows.append({
-                "psnr": train_report.psnr(made, true[1]), "psnr_first_frame": train_report.psnr(*true),
+                "psnr": psnr(made, true[1]), "psnr_first_frame": psnr(*true),
                 "head_pose": float(losses.head_pose(motions[1], turned)),
             })  # fmt: skip
             pictures.append(train_report.strip(*true, made))

@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vocalface.errors import AssetError, ConfigError, ObservationsError
+from vocalface.metrics.image import psnr
 from vocalface.nn.spade import fold_spectral_norm
 from vocalface.sadtalker import losses, train_report
 from vocalface.sadtalker.discriminator import MultiScaleDiscriminator
@@ -285,11 +286,11 @@ class Trainer:
                 return renderer.generator(source, *points).prediction[0].float().cpu().numpy()
 
             made = [drawn(*moved)]
-            row = {"psnr": train_report.psnr(made[0], true[1]), "psnr_first_frame": train_report.psnr(*true)}
+            row = {"psnr": psnr(made[0], true[1]), "psnr_first_frame": psnr(*true)}
             if renderer.estimator is not None:
                 wanted = [transform(canonical, renderer.estimator(image)) for image in (source, driving)]
                 made.insert(0, drawn(*wanted))
-                row["psnr_stage_1"] = train_report.psnr(made[0], true[1])
+                row["psnr_stage_1"] = psnr(made[0], true[1])
                 row["keypoints"] = float(sum((a - b).abs().mean() for a, b in zip(moved, wanted)) / 2)
             rows.append(row)
             pictures.append(train_report.strip(*true, *made))

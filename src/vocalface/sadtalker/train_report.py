@@ -59,11 +59,6 @@ def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}
 
 
-def psnr(made: np.ndarray, true: np.ndarray) -> float:
-    """dB between pictures in [0, 1]."""
-    return float(-10 * np.log10(np.mean((made - true) ** 2, dtype=np.float64) + 1e-10))
-
-
 def strip(*pictures: np.ndarray) -> np.ndarray:
     """[3, S, S] in [0, 1], side by side, as uint8 [S, N S, 3]."""
     row = np.concatenate([np.moveaxis(p, 0, -1) for p in pictures], 1)

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from torch import nn
 
-from vocalface.errors import ConfigError, OutputError
+from vocalface.errors import ConfigError
+from vocalface.sadtalker.open_weights import check_output
 from vocalface.sadtalker.train_report import History, Shown
 from vocalface.training import checkpoint
 from vocalface.training.distributed import World, agreed, highest
@@ -43,17 +44,6 @@ class Trainer(Protocol):
     def state(self) -> dict: ...
     def restore(self, state: dict) -> None: ...
     def examine(self, material: Sequence) -> Shown: ...
-
-
-def check_output(output: Path | str) -> Path:
-    """Raises OutputError for a name that is not a weights file's, before anything is computed."""
-    output = Path(output)
-    if output.suffix != ".safetensors":
-        better = output.with_suffix(".safetensors").name
-        raise OutputError("weights are a .safetensors file", output, f"use -o {better}")
-    if output.is_dir():
-        raise OutputError("a folder has this name", output, "choose another name with -o")
-    return output
 
 
 def run(
@@ -116,9 +106,7 @@ def run(
         write_atomically(output, content(trainer, about or {}))
         if report:
             report(history)
-        shutil.rmtree(states, ignore_errors=True)
-        if work is None and states.parent.is_dir() and not any(states.parent.iterdir()):
-            states.parent.rmdir()
+        checkpoint.discard(states, parent=work is None)
     return {"steps": config.steps, **last}
 
 
@@ -133,5 +121,5 @@ def content(trainer: Trainer, about: dict[str, str]) -> bytes:
 
 
 def sums(*arrays: np.ndarray | None) -> Sequence[float]:
-    """What tells material from other material, for `told`."""
-    return [round(float(np.sum(a, dtype=np.float64)), 4) for a in arrays if a is not None]
+    """What tells material from other material, for `told`; NaN is left out."""
+    return [round(float(np.nansum(a, dtype=np.float64)), 4) for a in arrays if a is not None]

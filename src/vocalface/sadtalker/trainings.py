@@ -37,10 +37,10 @@ from vocalface.sadtalker import (
     train_run,
 )
 from vocalface.sadtalker.expnet import EXPRESSIONS
+from vocalface.sadtalker.open_weights import check_output
 from vocalface.sadtalker.posevae import POSE
 from vocalface.training import distributed, settings
 from vocalface.training.distributed import World
-from vocalface.training.files import check_writable
 from vocalface.training.progress import Reporter
 
 
@@ -236,7 +236,7 @@ def checked(asked: Request) -> tuple[Training, Any, Path]:
             "no material is given", "CORPUS", f"vocalface train {asked.name} FOLDER, a folder of clips"
         )  # fmt: skip
     output = asked.output or Path(f"{asked.name.removeprefix('sadtalker.')}.safetensors")
-    check_writable(train_run.check_output(output))
+    check_output(output)
     for option in ("renderer", "mapping"):
         path = getattr(asked, option)
         if path is not None and option not in training.takes:

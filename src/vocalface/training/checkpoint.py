@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import zlib
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,13 @@ from vocalface.training.files import write_atomically
 
 KEEP = 2
 _NAME = re.compile(r"step_(\d{9})\.safetensors")
+
+
+def discard(folder: Path, parent: bool = True) -> None:
+    """Removes a run's checkpoints, and with `parent` the folder that they lay in when nothing else does."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if parent and folder.parent.is_dir() and not any(folder.parent.iterdir()):
+        folder.parent.rmdir()
 
 
 def save(folder: str | Path, step: int, state: dict, meta: dict | None = None) -> Path:
