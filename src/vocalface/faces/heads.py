@@ -20,7 +20,7 @@ from scipy.spatial import Delaunay, cKDTree
 from vocalface import assets
 from vocalface.errors import ConfigError
 from vocalface.faces import NAMES, FaceModel, ict, load
-from vocalface.observe.indices import FACE_OVAL
+from vocalface.observe.indices import EARS, FACE_OVAL
 from vocalface.types import AU_NAMES
 
 SHAPES = {
@@ -97,7 +97,7 @@ def _ict_shapes(model: FaceModel) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------- the layout
 def centre(landmarks: np.ndarray) -> np.ndarray:
     """Where the chart's directions are seen from [3]: between the ears, midway from the nose's root to the chin."""
-    return np.array([0.0, landmarks[[168, 152], 1].mean(), landmarks[[234, 454], 2].mean()])
+    return np.array([0.0, landmarks[[168, 152], 1].mean(), landmarks[EARS, 2].mean()])
 
 
 def chart_of(points: np.ndarray, middle: np.ndarray) -> np.ndarray:

@@ -132,13 +132,17 @@ def spacing(means: Tensor, neighbours: int = 3) -> Tensor:
     return torch.as_tensor(np.sqrt(np.mean(distance[:, 1:] ** 2, axis=1) + 1e-10), dtype=torch.float32)
 
 
+def median_face(material: Material, rows: np.ndarray) -> np.ndarray:
+    """Landmarks [478, 3] in the head's frame, metres: the median over frames `rows`."""
+    return np.median(lift(material.landmarks[rows], material.poses[rows], material.camera), axis=0)
+
+
 def _face_from_surface(material: Material, config: Config, rng: np.random.Generator) -> GaussianField:
     """Head pixels of a few frames lifted onto the tracked face, and behind its edge onto an ellipsoid."""
     from scipy.interpolate import RBFInterpolator
 
     rows = np.flatnonzero(material.valid[: material.train])
-    mean = np.median(lift(material.landmarks[rows], material.poses[rows], material.camera), axis=0)  # [478, 3]
-    mean = mean[:468]
+    mean = median_face(material, rows)[:468]
     surface = RBFInterpolator(mean[:, :2], mean[:, 2], neighbors=24, smoothing=1e-6, kernel="linear")
     oval = mean[indices.FACE_OVAL]
     edge = oval[:, 2].mean()  # the face's outline lies about here in depth
@@ -179,8 +183,7 @@ def _face_from_surface(material: Material, config: Config, rng: np.random.Genera
 def _mouth_box(material: Material, config: Config, rng: np.random.Generator) -> GaussianField:
     """A slab behind the lips, coloured like the mouth's interior where it was seen."""
     rows = np.flatnonzero(material.valid[: material.train])
-    lips = np.median(lift(material.landmarks[rows], material.poses[rows], material.camera), axis=0)
-    lips = lips[indices.LIPS_OUTER]
+    lips = median_face(material, rows)[indices.LIPS_OUTER]
     low, high = lips.min(0), lips.max(0)
     n = config.mouth_gaussians
     points = np.stack(

@@ -37,10 +37,9 @@ from vocalface.hmtalker.model import (
     draw_path,
 )
 from vocalface.hmtalker.pose import refine
-from vocalface.hmtalker.scene import Poses, draw, initial_fields
+from vocalface.hmtalker.scene import Poses, draw, initial_fields, median_face
 from vocalface.nn.gradient import gradient_l1
 from vocalface.nn.ssim import l1_dssim
-from vocalface.observe.action_units import lift
 from vocalface.training import checkpoint
 from vocalface.training.files import check_writable
 from vocalface.training.loop import Loop, SkipStep, finite_gradients
@@ -538,7 +537,7 @@ class Trainer:
         m, field = self.material, self.face_net
         field.swing = None
         rows = self.trainable[:: max(len(self.trainable) // 400, 1)]
-        lips = np.median(lift(m.landmarks[rows], m.poses[rows], m.camera), axis=0)
+        lips = median_face(m, rows)
         means = self.face.means.detach()
 
         def near(points: list[int]) -> Tensor:

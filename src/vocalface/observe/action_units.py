@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from vocalface.errors import ObservationsError
-from vocalface.observe.indices import BLENDSHAPES
+from vocalface.observe.indices import BLENDSHAPES, EARS
 from vocalface.types import AU_NAMES, Camera, FaceTrack
 
 PROVIDER = "mediapipe blendshapes + landmark geometry + procedural face fit (AU15)"
@@ -64,7 +64,7 @@ def _with_own_depth(landmarks: np.ndarray, poses: np.ndarray, camera: Camera) ->
     """Points in the head's frame where the landmarker's own depth puts them, [T, 478, 3] metres."""
     r, t = poses[:, :3, :3].astype(np.float64), poses[:, :3, 3].astype(np.float64)
     distance = t[:, 2][:, None]
-    z = distance + (landmarks[..., 2] - landmarks[:, [234, 454], 2].mean(1, keepdims=True)) * distance / camera.fx
+    z = distance + (landmarks[..., 2] - landmarks[:, EARS, 2].mean(1, keepdims=True)) * distance / camera.fx
     return np.einsum("tij,tni->tnj", r, _rays(landmarks, camera) * z[..., None] - t[:, None])
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vocalface.observe.indices import RIGID
+from vocalface.observe.indices import EARS, RIGID
 from vocalface.types import Camera
 
 EYES = 0.090  # m between landmarks 33 and 263
@@ -46,7 +46,7 @@ def generic_shape(landmarks: np.ndarray) -> np.ndarray:
     z = np.cross(x, up)
     z /= np.linalg.norm(z)
     axes = np.stack([x, np.cross(z, x), z])  # rows
-    origin = (mean[234] + mean[454]) / 2
+    origin = mean[EARS].mean(0)
     shape = (mean - origin) @ axes.T
     return (shape * (EYES / np.linalg.norm(shape[263] - shape[33]))).astype(np.float64)
 

@@ -11,6 +11,7 @@ import numpy as np
 from vocalface import media
 from vocalface.errors import ConfigError, OutputError
 from vocalface.observe import store
+from vocalface.observe.indices import EARS
 from vocalface.presenter import landmarks
 from vocalface.presenter.motion import Motion, perform
 from vocalface.presenter.scene import Frame, Person
@@ -73,7 +74,7 @@ def _draw(person: Person, motion: Motion, points: np.ndarray, out, writer, progr
             state = motion.state(i)
             frame = person.draw(state)
             surface = landmarks.on_surface(frame.vertices, state.gaze)
-            ears += surface[[234, 454]].mean(axis=0) / len(motion)
+            ears += surface[EARS].mean(axis=0) / len(motion)
             points[i] = landmarks.project(surface, state.head_pose, person.camera)
             if pending is not None:
                 pending.result()

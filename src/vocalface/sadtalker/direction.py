@@ -10,7 +10,7 @@ import numpy as np
 
 from vocalface import media
 from vocalface.errors import ConfigError, FaceError
-from vocalface.observe.indices import EYE_LEFT, EYE_RIGHT, RIGID
+from vocalface.observe.indices import EARS, EYE_LEFT, EYE_RIGHT, RIGID
 from vocalface.observe.landmarks import Face, Landmarker
 from vocalface.observe.pose import similarity_transform
 from vocalface.sadtalker.emotion import Mood
@@ -125,7 +125,7 @@ def head_track(landmarks: np.ndarray) -> np.ndarray:
     metre = np.linalg.norm(middle[454] - middle[234]) / 0.14
     tall = middle[152] - middle[10]
     pivot = middle[152] + 0.15 * tall  # the base of the skull, as in `rig`: what turns about it does not shift
-    pivot[2] = middle[[234, 454], 2].mean()
+    pivot[2] = middle[EARS, 2].mean()
     rows = []
     for points in landmarks:
         scale, turn, way = similarity_transform(middle[RIGID], points[RIGID])

@@ -23,7 +23,7 @@ from scipy.spatial import Delaunay
 
 from vocalface.faces.heads import head
 from vocalface.faces.portrait import Fitted, fit
-from vocalface.observe.indices import FACE_OVAL
+from vocalface.observe.indices import EARS, FACE_OVAL
 from vocalface.sadtalker import carry
 from vocalface.sadtalker.carry import depth, even, gentle, relief, rimmed, smoothstep
 from vocalface.sadtalker.motion import Pose
@@ -250,7 +250,7 @@ def build(landmarks: np.ndarray, size: int, model: str = "auto") -> Rig:
     if mouth.gap <= PARTED:
         seam = seam[:0]
     tall = abs(local[152, 1] - local[10, 1])
-    pivot = np.array([0.0, local[152, 1] + 0.15 * tall, local[[234, 454], 2].mean() + 0.01])
+    pivot = np.array([0.0, local[152, 1] + 0.15 * tall, local[EARS, 2].mean() + 0.01])
     return Rig(
         size, camera, local.astype(np.float32), uv.astype(np.float32),
         np.concatenate([triangles[skin], *behind]).astype(np.int32), fields.reshape(len(FIELDS), -1).astype(np.float32),
@@ -341,8 +341,8 @@ def following(px: np.ndarray, axes: np.ndarray, size: int, cut: np.ndarray | Non
     """How far each vertex goes with the head [V]: hair and ears wholly, neck in part, ground and border not at all."""
     local = px @ axes[:2]  # px along the head's axes, as if all lay in one plane
     top, chin = local[10, 1], local[152, 1]
-    half, tall = np.ptp(local[[234, 454], 0]) / 2, (chin - top) / 2
-    x = np.abs(local[:, 0] - local[[234, 454], 0].mean()) / half
+    half, tall = np.ptp(local[EARS, 0]) / 2, (chin - top) / 2
+    x = np.abs(local[:, 0] - local[EARS, 0].mean()) / half
     y = (local[:, 1] - (top + chin) / 2) / tall
     r = np.hypot(x, np.minimum(y, 0))
     weight = 1 - smoothstep(*(NEAR if cut is None else FAR), r)
