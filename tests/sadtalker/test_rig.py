@@ -193,6 +193,42 @@ def test_a_turned_head_is_about_where_a_turned_head_would_be(model):
     assert np.linalg.norm(off, axis=1).mean() < 0.3 * np.linalg.norm(way, axis=1).mean()
 
 
+def test_a_head_turned_far_keeps_its_nose_and_its_far_eye(model):
+    given, turn = portrait().landmarks, np.radians(35)
+    built = rig.build(given, SIZE, model)
+    truth, start = rest_pose(), places.on_surface(topology().rest, np.zeros(2))
+    for sign, (outer, inner) in ((-1, (33, 133)), (1, (263, 362))):
+        turned = truth.copy()
+        turned[:3, :3] = rig.rotation(sign * turn, 0, 0) @ truth[:3, :3]
+        there = places.project(start, turned, rig.view(SIZE))[:, 0]
+        here = built.project(built.deform(Pose(angles=(sign * turn, 0.0, 0.0))))[:, 0]
+        assert 0.9 < (here[outer] - here[inner]) / (there[outer] - there[inner]) < 1.25, "the eye is not squeezed"
+        nose, root = 1, 168
+        assert 0.75 < (here[nose] - here[root]) / (there[nose] - there[root]) < 1.35, "the nose stands out"
+
+
+def small_mouthed(share: float) -> np.ndarray:
+    """The drawn face's landmarks with a smaller mouth."""
+    points = portrait().landmarks.copy()
+    away = points - points[[13, 14]].mean(0)
+    near = np.exp(-((np.linalg.norm(away[:, :2], axis=1, keepdims=True) / (0.04 * per_metre())) ** 4))
+    return points - (1 - share) * near * away
+
+
+def test_a_small_mouth_moves_less_and_a_smile_makes_none_larger(model):
+    usual, small = rig.build(portrait().landmarks, SIZE, model), rig.build(small_mouthed(0.7), SIZE, model)
+    assert 0.65 < small.mouth.size / usual.mouth.size < 0.85
+    spoken, shares = Pose(jaw=0.008, aperture=0.010, round=0.5), []
+    for built in (usual, small):
+        points = posed(built, **vars(spoken.sized(built.mouth.size)))
+        shares.append((points[14, 1] - points[13, 1]) / (built.mouth.right - built.mouth.left))
+    assert shares[1] == pytest.approx(shares[0], rel=0.12), "they open alike for their width"
+    smiling = portrait().landmarks.copy()
+    smiling[: rig.LANDMARKS, :2] = usual.project(usual.deform(Pose(smile=1.0)))[: rig.LANDMARKS]
+    wider = np.ptp(smiling[[61, 291], 0]) / np.ptp(portrait().landmarks[[61, 291], 0])
+    assert wider > 1.1 and rig.build(smiling, SIZE, model).mouth.size < 1.06 * usual.mouth.size
+
+
 def test_hair_that_the_border_cuts_off_leans_with_the_head_and_goes_on_beyond_it():
     given, lean = portrait().landmarks.copy(), 0.3
     given[:, 1] -= given[10, 1] - 0.06 * SIZE  # the border cuts off what is over the forehead

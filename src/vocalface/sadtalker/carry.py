@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from scipy.spatial import Delaunay
 from scipy.spatial.distance import cdist
@@ -147,6 +148,20 @@ def gentle(points: np.ndarray, slope: float) -> np.ndarray:
     away = slope * cdist(points[:, :2], points[:, :2])
     z = points[:, 2]
     return ((z[None] + away).min(1) + (z[None] - away).max(1)) / 2
+
+
+def forward(points: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Depths [N] of points [N, 3] px, brought forward where they fall back faster than `slope` [N] allows, the lesser
+    of two points' between them. What is near stays, so that a nose stands out from a face whose rim was flattened.
+    """
+    away = np.minimum(slope[:, None], slope) * cdist(points[:, :2], points[:, :2])
+    return (points[None, :, 2] + away).min(1)
+
+
+def within_oval(px: np.ndarray, per_metre: float) -> np.ndarray:
+    """How far points [N, 2] px, the landmarks first, lie within the face's oval [N] m, less than 0 outside."""
+    oval = px[FACE_OVAL].astype(np.float32).reshape(-1, 1, 2)
+    return np.array([cv2.pointPolygonTest(oval, (float(x), float(y)), True) for x, y in px]) / per_metre
 
 
 def rimmed(z: np.ndarray, px: np.ndarray, per_metre: float) -> np.ndarray:

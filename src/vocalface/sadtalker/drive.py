@@ -125,7 +125,7 @@ def frames(
     parts = pieces(sound.samples) if isinstance(sound, Sound) else sound
     motion = poses(at_least(parts), style)
     for pose in direction(motion, count) if direction else motion:
-        yield puppet.draw(pose)
+        yield puppet.draw(pose.sized(puppet.rig.mouth.size))
 
 
 def at_least(parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -7,7 +7,7 @@ further ahead than `look_ahead` frames, so that a stream and a file agree, and m
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,6 +45,12 @@ class Pose:
     blink: float = 0.0  # 0..1
     angles: tuple[float, float, float] = (0.0, 0.0, 0.0)  # rad: yaw to the image's right, pitch down, roll clockwise
     shift: tuple[float, float] = (0.0, 0.0)  # m, right and down
+
+    def sized(self, mouth: float) -> Pose:
+        """An adult's motion on a mouth of another size: a child's lips part by fewer millimetres."""
+        names = ("jaw", "width", "round", "tuck", "upper", "smile", "frown")
+        own = {name: mouth * getattr(self, name) for name in names}
+        return replace(self, aperture=None if self.aperture is None else mouth * self.aperture, **own)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from vocalface.faces.heads import head
 from vocalface.faces.portrait import Fitted, fit
 from vocalface.observe.indices import EARS, FACE_OVAL
 from vocalface.sadtalker import carry
-from vocalface.sadtalker.carry import depth, even, gentle, relief, rimmed, smoothstep
+from vocalface.sadtalker.carry import depth, even, forward, gentle, relief, rimmed, smoothstep, within_oval
 from vocalface.sadtalker.motion import Pose
 from vocalface.types import Camera
 
@@ -51,7 +51,10 @@ MIRRORED = 0.12  # of the way from the border to the face
 STRETCH = 0.15  # share of a blink that the skin about the eye makes; the lid itself is painted (`lids`)
 ROUNDED = 0.005  # m that the corners of rounded lips come in, each; of mouthPucker at 1 it is 0.0046
 ARCH = 0.9  # an opened mouth: 0.5 is an ellipse, whose ends are boxes on lips of eleven points; 1 a parabola
-STEEPEST, FLATTENED = 3.0, 0.8  # px of depth to one px across: of a head that looks ahead, and of one turned far
+STEEPEST, FLATTENED = 3.0, 1.0  # px of depth to one px across: of a head that looks ahead; of a far turned one's rim
+RIM = (0.004, 0.025)  # m inside the face's oval: so far its rim is flattened, here nose and eyes keep their depth
+MOUTH_WIDE = 0.049  # m, of an adult's mouth at rest on a face that is FACE_WIDTH wide
+SIZES = (0.7, 1.15)  # of a mouth, to an adult's
 FAR_TURN = np.radians([15.0, 32.0])  # between these the one becomes the other
 BOTTOM = np.array([False, False, False, True])
 NEAR, FAR = (1.45, 2.4), (2.4, 3.6)  # half widths of the face: so far things turn with the head, there no more
@@ -134,6 +137,7 @@ class Mouth:
     lower: np.ndarray  # [11] y
     depth: float  # z of the lips' contact
     gap: float  # m, largest
+    size: float  # of its width at rest, to an adult's
 
     def places(self, points: np.ndarray) -> tuple[np.ndarray, ...]:
         """u (-1 and 1 at the corners), y over the upper lip's edge, y under the lower lip's, gap at x."""
@@ -196,7 +200,9 @@ def build(landmarks: np.ndarray, size: int, model: str = "auto") -> Rig:
     on_head = carry.places(fitted, points[:, :2], beside, per_metre)
     deep = on_head(carry.depths(fitted, points[:, 2], per_metre)[:, None])
     points = np.concatenate([points, np.concatenate([beside, deep], axis=1)])
-    flat = gentle(np.concatenate([relief(points[:LANDMARKS], per_metre), points[LANDMARKS:]]), FLATTENED)
+    # A nose may hide the cheek behind it; a rim that folds would cut the contour to steps.
+    slope = FLATTENED + (STEEPEST - FLATTENED) * smoothstep(*RIM, within_oval(points[:, :2], per_metre))
+    flat = forward(np.concatenate([relief(points[:LANDMARKS], per_metre), points[LANDMARKS:]]), slope)
     points[:, 2] = rimmed(gentle(points, STEEPEST), points[:, :2], per_metre)
     flat += points[[13, 14], 2].mean() - flat[[13, 14]].mean()  # about the mouth, whose inside lies behind it
 
@@ -209,7 +215,7 @@ def build(landmarks: np.ndarray, size: int, model: str = "auto") -> Rig:
     world = lift(points)
     origin = world[[13, 14]].mean(0)
     local = (world - origin) @ axes
-    mouth = lips(local)
+    mouth = lips(local, mouth_size(points, fitted, per_metre))
     border = np.minimum(points[:, :2], size - points[:, :2]).min(1) / size
     moves = fitted.moves() @ axes
     moves = even(np.concatenate([moves[:, :LANDMARKS], on_head(moves)], axis=1), points[:, :2], per_metre)
@@ -294,12 +300,21 @@ def around(points: np.ndarray, size: int, per_metre: float) -> tuple[np.ndarray,
     return np.concatenate([within, *beyond]), np.concatenate([within, *mirrored])
 
 
-def lips(local: np.ndarray) -> Mouth:
+def mouth_size(points: np.ndarray, fitted: Fitted, per_metre: float) -> float:
+    """A mouth's width to an adult's; the head says how much wider a smile made it. Who pouts cannot be told from who
+    has a small mouth, and portraits seldom pout.
+    """
+    ends, rest = [61, 291], fitted.head.vertices(fitted.identity)
+    own, shaped, neutral = (float(np.linalg.norm(np.subtract(*p[ends]))) for p in (points, fitted.points, rest))
+    return float(np.clip(own / per_metre * min(neutral / shaped, 1.0) / MOUTH_WIDE, *SIZES))
+
+
+def lips(local: np.ndarray, size: float) -> Mouth:
     upper, lower = local[LIP_UPPER], local[LIP_LOWER]
     x = np.maximum.accumulate((upper[:, 0] + lower[:, 0]) / 2)
     depth = float((upper[5, 2] + lower[5, 2]) / 2)
     gap = np.maximum(lower[:, 1] - upper[:, 1], 0)
-    return Mouth(float(x[0]), float(x[-1]), x, upper[:, 1], lower[:, 1], depth, float(gap.max()))
+    return Mouth(float(x[0]), float(x[-1]), x, upper[:, 1], lower[:, 1], depth, float(gap.max()), size)
 
 
 def holes(local: np.ndarray) -> list[tuple[list[int], bool, float]]:
