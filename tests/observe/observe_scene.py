@@ -45,8 +45,14 @@ def template(size: int, x: float = 0.5, y: float = 0.42, gap: float = 0.0) -> np
     return points * np.float32(size)
 
 
-def draw(size: int, x: float = 0.5, y: float = 0.42, gap: float = 0.0, long_hair: bool = False, shirt=SHIRT) -> Drawn:
-    """The person at (x, y), antialiased by drawing at three times the size."""
+def draw(
+    size: int, x: float = 0.5, y: float = 0.42, gap: float = 0.0, long_hair: bool = False, shirt=SHIRT,
+    bent: float = 0.0,
+) -> Drawn:  # fmt: skip
+    """The person at (x, y), antialiased by drawing at three times the size.
+
+    `bent` is how far the shoulders come up beside the chin, before the hair.
+    """
     big = 3 * size
     columns, rows = np.meshgrid((np.arange(big) + 0.5) / big - x, (np.arange(big) + 0.5) / big - y)
     face = (columns / 0.15) ** 2 + (rows / 0.2) ** 2 < 1
@@ -54,7 +60,10 @@ def draw(size: int, x: float = 0.5, y: float = 0.42, gap: float = 0.0, long_hair
     if long_hair:
         cap |= (np.abs(columns) < 0.19) & (np.abs(columns) > 0.1) & (rows > -0.07) & (rows < 0.28)
     neck = (np.abs(columns) < 0.09) & (rows > 0.1)
-    torso = (rows > 0.3) & (np.abs(columns) < 0.16 + 1.2 * (rows - 0.3).clip(0))
+    top = 0.3 - bent
+    torso = (rows > top) & (np.abs(columns) < 0.16 + 1.2 * (rows - top).clip(0))
+    if bent:
+        cap &= ~torso
     labels = np.full((big, big), BACKGROUND, np.uint8)
     labels[neck], labels[torso], labels[cap], labels[face & ~(cap & (rows < -0.12))] = NECK, TORSO, HAIR, FACE
     colours = np.array([(0, 0, 0), SKIN, DARK, SKIN, tuple(int(0.8 * c) for c in SKIN), shirt], np.float32)

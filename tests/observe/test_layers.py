@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from observe_scene import DARK, clip, person_mask, wall
-from scipy.ndimage import binary_dilation, distance_transform_edt, shift
+from observe_scene import DARK, SKIN, clip, draw, person_mask, wall
+from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, shift
 
 from vocalface.errors import ObservationsError
 from vocalface.observe.layers import LayerBuilder, _hung, head_colours, steady, torso_layer
@@ -175,6 +175,19 @@ def test_hair_that_lies_on_the_shoulders_stays_with_them(long):
     assert (head_alpha[lying] < 128).mean() > 0.97 and (torso[..., 3][lying] > 127).mean() > 0.9
     shown = lying & (torso[..., 3] == 255) & (head_alpha == 0)
     assert np.abs(torso[..., :3][shown].astype(int) - truth.frame[shown]).max() <= 2
+
+
+def test_bare_shoulders_that_come_up_beside_the_chin_are_no_hair():
+    bent = draw(SIZE, long_hair=True, shirt=SKIN, bent=0.14)
+    built = Built([bent, *clip(SIZE, 11, reach=0.06, long_hair=True, shirt=SKIN)])
+    assert built.builder.long_hair == (True, True)
+    colours = built.builder.colours  # as sure as dark skin under dark hair lets them be
+    colours.hair_or_rest, colours.hair_or_skin = 0.5 * colours.hair_or_rest, 0.6 * colours.hair_or_skin
+    _, head_alpha, torso = built.layers(0)
+    shoulder = binary_erosion(bent.labels == TORSO, iterations=4)
+    shoulder &= np.arange(SIZE)[:, None] < bent.landmarks[152, 1] + 4
+    assert shoulder.sum() > 200
+    assert (head_alpha[shoulder] < 20).mean() > 0.95 and (torso[..., 3][shoulder] > 250).mean() > 0.95
 
 
 def test_ear_rings_that_the_mask_misses_move_with_the_head():

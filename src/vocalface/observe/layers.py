@@ -192,9 +192,12 @@ class LayerBuilder:
         jaw_half = np.abs((shape.landmarks[JAW[1]] - shape.landmarks[JAW[-2]]) @ shape.right) / 2
         column = np.abs(u) * shape.half_width / max(jaw_half, 1e-3)
         score -= 3.0 * np.clip(1.2 - column, 0, 0.4) / 0.4  # the neck's column
-        score += 3 * self._coming_down(cells, person, shape, u, v, above) - 1.5
+        place = 3 * self._coming_down(cells, person, shape, u, v, above) - 1.5
         if prior:
-            score += cv2.remap(self._prior, *_prior_grid(u, v), cv2.INTER_LINEAR, borderValue=-2.0)
+            place += cv2.remap(self._prior, *_prior_grid(u, v), cv2.INTER_LINEAR, borderValue=-2.0)
+        # Where hair hangs in most frames a shoulder comes when the head bends: place does not outvote sure skin.
+        unsure = np.clip(2 + cv2.blur(self.colours.hair_or_skin[cells], (5, 5)), 0, 1)
+        score += np.where(place > 0, place * unsure, place)
         hair = np.clip(score / 2 + 0.5, 0, 1) * np.clip((CUT - v) / 0.04 + 0.5, 0, 1) * (person > 0.3)
         hair[above > 0.5] = 0
         hair = cv2.morphologyEx(hair, cv2.MORPH_OPEN, disc(1))
