@@ -53,27 +53,3 @@ def test_at_rest_the_portrait_is_itself_and_a_mask_beside_the_face_is_not_believ
     puppet.ground = ground.build(puppet.rig, given.image, mask)
     assert np.abs(puppet.draw(Pose()).astype(int) - given.image).mean() < 1.0
     assert ground.build(puppet.rig, given.image, np.zeros((SIZE, SIZE), np.float32)) is None
-
-
-def test_lines_of_the_ground_go_on_behind_the_person():
-    plate = np.full((64, 64, 3), 120, np.uint8)
-    plate[30:34] = 20
-    person = np.zeros((64, 64), np.uint8)
-    person[:, 24:] = 1
-    hidden = plate.copy()
-    hidden[person > 0] = 120
-    seen = ground.continued(hidden, person, 20).astype(int)
-    assert (seen[31:33, 24:28] < 70).all() and (seen[:28, 24:] > 100).all()
-    assert np.array_equal(seen[:, :24], plate[:, :24]) and (seen[:, 50:] == 120).all()
-
-
-def test_what_is_filled_in_has_the_grain_of_the_ground():
-    rng = np.random.default_rng(1)
-    image = np.clip(120 + rng.normal(0, 6, (64, 64, 3)), 0, 255).astype(np.uint8)
-    person = np.zeros((64, 64), np.uint8)
-    person[:, 30:] = 1
-    image[person > 0] = (30, 200, 30)
-    seen = ground.grained(np.full((64, 64, 3), 120, np.uint8), image, person).astype(float)
-    inside = seen[4:-4, 32:56]
-    assert 3 < inside.std() < 9 and np.abs(inside - 120).max() <= ground.GRAIN
-    assert (seen[:, :30] == 120).all()
