@@ -274,6 +274,23 @@ def test_a_drawn_head_learns_to_speak(tmp_path):
     assert not list(tmp_path.glob(".*.work")) and (tmp_path / "drawn.report.html").stat().st_size > 5_000
 
 
+def test_pauses_are_told_apart_from_speech(whole, obs, monkeypatch):
+    from vocalface.hmtalker import validate
+    from vocalface.hmtalker.collect import head_of
+
+    m = whole.material
+    monkeypatch.setattr(validate, "measure_lips", lambda *_: None)
+    silent = np.zeros(m.frames, bool)
+    silent[m.train : m.train + 2] = True
+    monkeypatch.setattr(m, "silent", silent)
+    result = validate.validate(whole, obs, head_of(whole, obs, consent=None, seconds=1.0))
+    for name, row in result.rows.items():
+        along = result.along[name]
+        assert row["psnr_head_pauses"] == pytest.approx(along[:2].mean())
+        assert row["psnr_head_spoken"] == pytest.approx(along[2:].mean())
+        assert row["psnr_head"] == pytest.approx(along.mean())
+
+
 def test_a_head_knows_its_voice_as_it_will_hear_it(whole, obs):
     from vocalface import media
     from vocalface.hmtalker.collect import head_of

@@ -35,6 +35,7 @@ class Validation:
     curves: np.ndarray | None = None
     gate: np.ndarray | None = None
     opening: tuple[np.ndarray, np.ndarray] | None = None
+    along: dict[str, np.ndarray] = field(default_factory=dict)  # head PSNR of every held-out frame, by row
     drift: np.ndarray | None = None  # frames by which the lips are later than the sound
 
 
@@ -111,6 +112,11 @@ def validate(trainer: Trainer, obs: Observations, head: Head, progress=None) -> 
     table: dict[str, dict[str, float | None]] = {
         name: {key: float(np.mean(v)) for key, v in per.items()} for name, per in values.items()
     }
+    along = {name: np.array(per["psnr_head"]) for name, per in values.items()}
+    for name, part in (("spoken", ~m.silent[rows]), ("pauses", m.silent[rows])):
+        if part.any() and not part.all():  # what lips do in a pause, speech cannot tell
+            for row, head_psnr in along.items():
+                table[row][f"psnr_head_{name}"] = float(head_psnr[part].mean())
     said, seen = predicted_units(trainer, rows)
     au_curves = {
         name: (seen[:, i], said[:, i]) for i, name in enumerate(LOWER_AUS) if name in ("AU25", "AU26", "AU12", "AU20")
@@ -133,7 +139,7 @@ def validate(trainer: Trainer, obs: Observations, head: Head, progress=None) -> 
         gate = (listening @ alpha_mean / (listening.sum(1) + 1e-9)).numpy()
     return Validation(
         metrics, table, strips, au_curves, np.array(trainer.curves).reshape(-1, 4),
-        gate_picture(runtime, head, gate, m, rows[0], control["audio"], size), opening, m.drift,
+        gate_picture(runtime, head, gate, m, rows[0], control["audio"], size), opening, along, m.drift,
     )  # fmt: skip
 
 
@@ -142,7 +148,8 @@ def protocol(size: int, frames: int) -> str:
     return (
         f"{frames} held-out frames at {size} px; true pose refined without mouth pixels, true upper AUs, true torso "
         "and background pixels off the head; lower face from speech; PSNR is the mean over frames, in dB; mouth = "
-        "square of 0.9 outer-eye distances around the lips"
+        "square of 0.9 outer-eye distances around the lips; spoken and pauses = frames above and below the clip's "
+        "silence threshold"
     )
 
 
@@ -224,6 +231,11 @@ def write_report(result: Validation, head: Head, path: Path) -> Path:
         report.images("gate: red listens to action units, blue to the implicit feature", [result.gate])
     for name, (true, said) in result.au_curves.items():
         report.curve(f"{name}: seen and predicted from speech", {"seen": true, "predicted": said})
+    if result.along:
+        shown = {"speech": "audio", "seen action units": "true_aus", "undeformed": "undeformed"}
+        report.curve(
+            "PSNR on the head along the held-out part, dB", {k: result.along[v] for k, v in shown.items()}
+        )  # fmt: skip
     if result.opening is not None:
         report.curve("mouth opening, px at 512", {"truth": result.opening[0], "result": result.opening[1]})
     if result.drift is not None and np.ptp(result.drift) > 0.1:
