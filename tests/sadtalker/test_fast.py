@@ -1,5 +1,6 @@
 """The renderer for use against the readable one: the same pictures, fewer operations."""
 
+import copy
 import functools
 
 import numpy as np
@@ -13,7 +14,7 @@ from vocalface.errors import ConfigError, DeviceError
 from vocalface.nn.spade import fold_spectral_norm
 from vocalface.sadtalker import fast
 from vocalface.sadtalker.blocks import coordinate_grid, gaussians
-from vocalface.sadtalker.facevid2vid import MASK_FLOOR, OcclusionAwareSPADEGenerator
+from vocalface.sadtalker.facevid2vid import MASK_FLOOR, OcclusionAwareSPADEGenerator, Source
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
@@ -53,15 +54,16 @@ def given(frames: int = 3, height: int = 32, width: int = 48, device: str = "cpu
 def test_the_picture_is_that_of_the_readable_network(device, dtype, shape):
     source, driving = given(*shape, device=device)
     with fast.exact():
-        truth = network(device).draw(source, driving)
         made = fast.FastGenerator(network(device), dtype)
         portrait = made.prepare(source)
         picture, (deformation, occlusion) = made(portrait, driving), made.flow(portrait, driving, dtype)
+    # In float64: the readable network's own float32 is 1e-5 from it on some processors.
+    truth = copy.deepcopy(network(device)).double().draw(Source(*(part.double() for part in source)), driving.double())
     scale = 1 if device == "cpu" else 20  # float32 on other processors: 1e-4
     assert picture.dtype == deformation.dtype == occlusion.dtype == torch.float32
-    assert error(picture, truth.prediction) < TOLERANCE[dtype] * scale
-    assert error(deformation, truth.flow.deformation) < TOLERANCE[dtype] * scale
-    assert error(occlusion, truth.flow.occlusion) < TOLERANCE[dtype] * scale
+    assert error(picture.double(), truth.prediction) < TOLERANCE[dtype] * scale
+    assert error(deformation.double(), truth.flow.deformation) < TOLERANCE[dtype] * scale
+    assert error(occlusion.double(), truth.flow.occlusion) < TOLERANCE[dtype] * scale
     assert truth.prediction.std() > 0.05 and (truth.flow.mask < MASK_FLOOR).any()
 
 

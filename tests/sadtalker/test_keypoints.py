@@ -29,6 +29,12 @@ def test_keypoint_detector_parity(parity):
     network = load(KPDetector(), parity.state("kp_extractor_256"))
     assert error(network.down(given["image"]), expected["down"]) < 1e-5
     assert error(network(given["image"]), expected["value"]) < 1e-5
+
+
+@pytest.mark.slow
+def test_keypoint_heat_parity(parity):
+    given, expected = parity.arrays("kp_extractor_256")
+    network = load(KPDetector(), parity.state("kp_extractor_256"))
     logits = network.double().logits(given["image"].double())  # free of the order in which a processor sums
     assert error(logits[:, :, ::4, ::4, ::4], expected["heat_logits_ds4"]) < 1e-5
 

@@ -51,7 +51,7 @@ def test_the_rate_falls_near_the_end(runs):
 
 
 def test_resuming_gives_the_same_bits_and_the_file_can_be_drawn_with(runs, tmp_path, monkeypatch):
-    small = replace(TINY, keypoint_base=4, pose_base=4, critic_base=4)
+    small = replace(TINY, base=4, keypoint_base=4, pose_base=4, critic_base=4)
     whole = Trainer(runs, small)
     for k in range(4):
         whole.step(k)

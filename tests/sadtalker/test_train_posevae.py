@@ -24,8 +24,20 @@ class SmallEar(nn.Module):
         return self.layer(mel.flatten(1))
 
 
+class Narrow(posevae.ResUNet):
+    """The same layers with few channels."""
+
+    def __init__(self):
+        super().__init__((4, 8, 16, 32))
+
+
 @pytest.fixture
-def small(monkeypatch):
+def narrow(monkeypatch):
+    monkeypatch.setattr(posevae, "ResUNet", Narrow)
+
+
+@pytest.fixture
+def small(monkeypatch, narrow):
     monkeypatch.setattr(posevae, "AudioEncoder", SmallEar)
 
 
@@ -76,7 +88,7 @@ def test_a_resumed_run_gives_the_same_bits(small):
     assert np.array_equal(weights(other), weights(whole))
 
 
-def test_the_file_has_the_published_keys_and_an_interrupted_run_goes_on(tmp_path, monkeypatch):
+def test_the_file_has_the_published_keys_and_an_interrupted_run_goes_on(narrow, tmp_path, monkeypatch):
     out = tmp_path / "pose.safetensors"
     real, calls = t.Trainer.step, []
 

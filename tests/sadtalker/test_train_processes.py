@@ -71,15 +71,14 @@ def trained(name, world, folder):
         if hasattr(made, old):
             parameters = [p for g in getattr(made, old).param_groups for p in g["params"]]
             setattr(made, old, torch.optim.SGD(parameters, 1e-7 if name == "renderer" else 1e-4))
-    if name != "posevae":
-        batch = made.batch
-        made.batch = lambda step: exact_batch(batch(step))
-        if name == "expnet":
-            made.landmarks = train_expnet.LandmarkModel(made.landmarks.mean.double(), made.landmarks.basis.double())
-        drawn_by = vars(made.renderer).values() if name == "mapping" else ()
-        for network in (made.net, getattr(made, "perceptual", None), *drawn_by):
-            if isinstance(network, torch.nn.Module):
-                network.double()
+    batch = made.batch
+    made.batch = lambda step: exact_batch(batch(step))
+    if name == "expnet":
+        made.landmarks = train_expnet.LandmarkModel(made.landmarks.mean.double(), made.landmarks.basis.double())
+    drawn_by = vars(made.renderer).values() if name == "mapping" else ()
+    for network in (made.net, getattr(made, "perceptual", None), *drawn_by):
+        if isinstance(network, torch.nn.Module):
+            network.double()
     torch.manual_seed(world.rank)  # nothing may be drawn from torch's own generator
     for k in range(2):
         made.step(k)
