@@ -291,6 +291,18 @@ def test_pauses_are_told_apart_from_speech(whole, obs, monkeypatch):
         assert row["psnr_head"] == pytest.approx(along.mean())
 
 
+def test_a_head_speaks_in_poses_that_it_was_trained_on(whole, obs):
+    from vocalface.hmtalker.collect import head_of, played
+
+    train, frames = whole.material.train, whole.material.frames
+    head = head_of(whole, obs, consent=None, seconds=1.0)
+    assert head.segment() == (0, train) and head.segment(train) == (train, frames)
+    # a jump cut before the held-out part, within it, and nothing held out
+    assert played([(0, 40), (40, 100)], 90).tolist() == [[0, 40], [40, 90], [90, 100]]
+    assert played([(0, 95), (95, 100)], 90).tolist() == [[0, 90], [90, 95], [95, 100]]
+    assert played([(0, 100)], 100).tolist() == [[0, 100]]
+
+
 def test_a_head_knows_its_voice_as_it_will_hear_it(whole, obs):
     from vocalface import media
     from vocalface.hmtalker.collect import head_of

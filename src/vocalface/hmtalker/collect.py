@@ -38,7 +38,7 @@ def head_of(trainer: Trainer, obs: Observations, *, consent: str | None, seconds
     arrays["feature_mean"], arrays["feature_std"] = trainer.feature_mean, trainer.feature_std
     arrays["track.pose"] = trainer.poses.matrices()
     arrays["track.upper"] = m.upper
-    arrays["track.segments"] = np.array(obs.shots or [(0, m.frames)], np.int32)
+    arrays["track.segments"] = played(obs.shots or [(0, m.frames)], m.train)
     arrays["box"] = np.array(m.box, np.int32)
     arrays.update(encode_layers(obs, c.size, progress))
     provenance = {
@@ -49,6 +49,15 @@ def head_of(trainer: Trainer, obs: Observations, *, consent: str | None, seconds
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }  # fmt: skip
     return Head(c, arrays, m.camera, obs.crop, m.feature_name, {}, provenance)
+
+
+def played(shots: list[tuple[int, int]], train: int) -> np.ndarray:
+    """Runs [R, 2] of the reference track that `speak` plays: shots, those that go on into the held-out part in two.
+
+    There the head may be turned as no frame has taught it.
+    """
+    parts = [(a, b) for first, last in shots for a, b in ((first, min(last, train)), (max(first, train), last))]
+    return np.array([(a, b) for a, b in parts if a < b], np.int32)
 
 
 def encode_layers(obs: Observations, size: int, progress=None) -> dict[str, np.ndarray]:
