@@ -34,6 +34,13 @@ class Elsewhere(TorchDispatchMode):
         return call(func, args, kwargs or {})
 
 
+def poison(tensor):
+    if tensor.is_floating_point():
+        tensor.fill_(torch.nan)
+    elif tensor.dtype != torch.bool:
+        tensor.fill_(torch.iinfo(tensor.dtype).max)
+
+
 def call(func, args, kwargs):
     name = func.overloadpacket.__name__
     leaves = tree_leaves((args, kwargs))
@@ -46,6 +53,9 @@ def call(func, args, kwargs):
     if place is not None:
         kwargs["device"] = torch.device("cpu")
     out = func(*args, **kwargs)
+    if name.startswith(("empty", "new_empty")):
+        # nothing fills it where PyTorch takes this for the real "meta" (`x[:, [0, 1]]` on the device): show that at once
+        poison(out)
     if func._schema.is_mutable and not name.startswith("empty"):
         return out if not far else tree_map(lambda o: Far(o) if isinstance(o, torch.Tensor) else o, out)
     far = torch.device(place) == FAR if place is not None else far

@@ -30,8 +30,6 @@ def train(config, material, device, steps):
     return losses
 
 
-# One run in about ten dies within the stand-in (segmentation fault in a backward pass, not found yet).
-@pytest.mark.slow
 def test_every_stage_runs_on_another_device_and_gives_what_the_cpu_gives(tmp_path, monkeypatch):
     # the fused optimiser wants a device that it knows
     monkeypatch.setattr(sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused", lambda *_: None)

@@ -51,7 +51,7 @@ class TriPlaneEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # [N, 3] metres -> [N, 36]
         unit = (x + self.bound) / (2 * self.bound)
         inside = ((unit >= 0) & (unit <= 1)).all(-1, keepdim=True)
-        planes = torch.stack([unit[:, [0, 1]], unit[:, [1, 2]], unit[:, [0, 2]]])  # [3, N, 2]
+        planes = torch.stack([unit[:, :2], unit[:, 1:], unit[:, ::2]])  # [3, N, 2]: xy, yz, xz
         features = []
         for scale, side, offset in zip(self.scales, self.sides, self.offsets):
             grid = self.table[:, offset : offset + side * side].view(3, 1, side, side)
