@@ -54,7 +54,7 @@ def call(func, args, kwargs):
         kwargs["device"] = torch.device("cpu")
     out = func(*args, **kwargs)
     if name.startswith(("empty", "new_empty")):
-        # nothing fills it where PyTorch takes this for the real "meta" (`x[:, [0, 1]]` on the device): show that at once
+        # where PyTorch takes this for the real "meta" (`x[:, [0, 1]]`) nothing fills it: let that show at once
         poison(out)
     if func._schema.is_mutable and not name.startswith("empty"):
         return out if not far else tree_map(lambda o: Far(o) if isinstance(o, torch.Tensor) else o, out)
