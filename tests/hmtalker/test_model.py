@@ -224,7 +224,8 @@ def test_gaussians_at_one_place_move_apart_by_their_own_embedding_alone():
     c_f, c_u = torch.rand(32), torch.rand(7)
     field.embedding = torch.nn.Parameter(torch.zeros(2, 4))
     same = net.deform(net.regions(field), c_f, c_u).means
-    assert torch.equal(same[0], same[1])
+    near = {"rtol": 1e-4, "atol": 1e-10}  # some processors round the rows of one product differently
+    assert torch.allclose(same[0], same[1], **near)
     field.embedding.data[0] += 1
     own = net.deform(net.regions(field), c_f, c_u).means
-    assert torch.equal(own[1], same[1]) and (own[0] - own[1]).norm() > 1e-6
+    assert torch.allclose(own[1], same[1], **near) and (own[0] - own[1]).norm() > 1e-6
