@@ -1,16 +1,20 @@
 """The head of a portrait: its motions do what they say, it turns without folding, its mouth opens to a point."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_animate import SIZE, portrait
 
 from vocalface import assets, faces
 from vocalface.faces import ict
+from vocalface.observe.indices import EYE_LEFT, EYE_RIGHT
 from vocalface.presenter import landmarks as places
 from vocalface.presenter.face import topology
 from vocalface.presenter.scene import rest_pose
 from vocalface.sadtalker import carry, rig
 from vocalface.sadtalker.direction import LARGEST_TURN
+from vocalface.sadtalker.drive import Puppet
 from vocalface.sadtalker.motion import Pose
 
 LIMITS = {
@@ -205,6 +209,20 @@ def test_a_head_turned_far_keeps_its_nose_and_its_far_eye(model):
         assert 0.9 < (here[outer] - here[inner]) / (there[outer] - there[inner]) < 1.25, "the eye is not squeezed"
         nose, root = 1, 168
         assert 0.75 < (here[nose] - here[root]) / (there[nose] - there[root]) < 1.35, "the nose stands out"
+
+
+def test_nothing_is_seen_past_an_eye_of_a_head_that_is_turned_far():
+    for away in (0, 20):
+        given = replace(portrait(), landmarks=turned_away(portrait().landmarks, away))
+        puppet = Puppet(given)
+        puppet.under = np.full((SIZE, SIZE, 3), (255, 0, 255), np.uint8)
+        for yaw in (-35, 35):
+            pose = Pose(angles=(np.radians(yaw), 0.0, 0.0))
+            image, px = puppet.draw(pose), puppet.rig.project(puppet.rig.deform(pose))
+            for rim in (EYE_LEFT, EYE_RIGHT):
+                x, y = px[rim].mean(0).astype(int)
+                about = image[y - 12 : y + 13, x - 12 : x + 13]
+                assert not (about == (255, 0, 255)).all(-1).any(), (away, yaw)
 
 
 def small_mouthed(share: float) -> np.ndarray:

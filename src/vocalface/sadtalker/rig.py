@@ -42,7 +42,7 @@ BROWS = ([70, 63, 105, 66, 107], [336, 296, 334, 293, 300])
 LANDMARKS = 468  # the irises' ten are not part of the mesh
 PARTED = 0.0025  # m: lips further apart than this show what lies behind them in the portrait
 OPEN_EYE = 0.14  # height over width: a narrower eye counts as closed and does not blink
-EYE_DEPTH = 0.004  # m, behind the lids
+EYE_DEPTH = 0.001  # m, behind the lids; deeper, a turned eye shows the lashes twice
 LASH = 0.0035  # m, strip over the lid's edge that closes with it unstretched
 CROWN = 0.085  # m from the forehead's landmark to the top of the hair
 CLOSING = ((0.35, 0.85), (0.7, 0.62), (0.93, 0.3), (1.0, 0.05))  # shares of the way up, and of a crown's width there
@@ -232,10 +232,15 @@ def build(landmarks: np.ndarray, size: int, model: str = "auto") -> Rig:
     for rim, ring, sunk in holes(local):
         inside = np.isin(triangles, rim).all(1)
         skin &= ~inside
-        taken = triangles[np.isin(triangles, rim).any(1)] if ring else triangles[inside]
-        used, renamed = np.unique(taken, return_inverse=True)
+        # What lies behind an eye is joined to the skin around it and to the corners, which both lids have: so nothing
+        # is seen past it, however far the head turns.
+        loose = [i for i in rim if rim.count(i) == 1] if ring else rim
+        taken = triangles[np.isin(triangles, loose).any(1)] if ring else triangles[inside]
+        used = np.intersect1d(taken, loose)
+        renamed = np.arange(len(points))
+        renamed[used] = np.arange(len(used)) + total
         extra.append((used, sunk))
-        behind.append(renamed.reshape(-1, 3) + total)
+        behind.append(renamed[taken])
         total += len(used)
     for k, (used, sunk) in enumerate(extra):
         place = points[used].copy()
