@@ -12,6 +12,7 @@ from vocalface.observe.indices import EYE_LEFT, EYE_RIGHT
 from vocalface.presenter import landmarks as places
 from vocalface.presenter.face import topology
 from vocalface.presenter.scene import rest_pose
+from vocalface.render.mesh import warp
 from vocalface.sadtalker import carry, rig
 from vocalface.sadtalker.direction import LARGEST_TURN
 from vocalface.sadtalker.drive import Puppet
@@ -258,3 +259,14 @@ def test_hair_that_the_border_cuts_off_leans_with_the_head_and_goes_on_beyond_it
     before, after = (np.linalg.norm(px[over] - px[10], axis=1) for px in (rest, turned))
     assert np.abs(after / before - 1).max() < 0.05, "it is not drawn out"
     assert built.uv.min() > -1e-3 and built.uv.max() < SIZE + 1e-3, "and shows what the picture has"
+
+
+def test_a_person_that_the_sides_cut_off_does_not_end_within_sight():
+    for away in (0, 20):
+        built = rig.build(turned_away(portrait().landmarks, away), SIZE).cut_off(np.ones(4, bool))
+        solid, under = np.full((SIZE, SIZE, 4), 255, np.uint8), np.zeros((SIZE, SIZE, 3), np.uint8)
+        for yaw in (-1, 1):
+            points = built.deform(Pose(angles=(yaw * np.radians(LARGEST_TURN["--yaw"]), 0.0, 0.0)))
+            seen = warp(points, built.faces, built.camera, uv=built.uv, texture=solid, under=under, threads=1)
+            brow, chin = built.project(points)[[9, 152], 1].astype(int)
+            assert (seen[brow:chin].min(-1) > 0).mean() > 0.995, (away, yaw)
