@@ -9,6 +9,8 @@ side shows no patches.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import cv2
 import numpy as np
 
@@ -66,19 +68,42 @@ def fill(image: np.ndarray, hole: np.ndarray, usable: np.ndarray) -> np.ndarray:
 
 
 class Level:
-    """The picture at one size: every target's place among the sources, and the detail that follows from them."""
+    """The picture at one size: every target's place among the sources, and the detail that follows from them.
+
+    Detail lies in rows of four floats, the last of which is 0, so that a pixel is one item of 16 bytes: gathering such
+    items takes a tenth of the time that gathering threes of floats takes, and this is all that a filling does.
+    """
 
     def __init__(self, detail, base, open_, sources, targets, found) -> None:
         self.base, self.open, self.sources, self.targets, self.found = base, open_, sources, targets, found
         self.side, self.row = len(base), len(base) + 2 * RADIUS
-        self.detail = np.pad(detail, ((RADIUS, RADIUS), (RADIUS, RADIUS), (0, 0)), mode="reflect").reshape(-1, 3)
-        self.around = (_OFFSETS @ (self.row, 1)).tolist()
+        self.around = _OFFSETS @ (self.row, 1)
         self.within = cv2.distanceTransform(open_.astype(np.uint8), cv2.DIST_L2, 5)[tuple(targets.T)]
+        self.detail = np.zeros((self.row, self.row, 4), np.float32)
+        self._set(detail)
+        here = np.zeros((self.row, self.row), np.float32)
+        here.reshape(-1)[self.flat(targets)] = 1
+        # What the targets' patches weigh at each pixel.
+        self.share = cv2.filter2D(here, -1, _WEIGHTS.reshape(2 * RADIUS + 1, -1), borderType=cv2.BORDER_CONSTANT)
+
+    def _set(self, own: np.ndarray) -> None:
+        edge = (RADIUS, RADIUS)
+        self.detail[..., :3] = np.pad(own, (edge, edge, (0, 0)), mode="reflect")
 
     @property
     def own(self) -> np.ndarray:
         """Detail [S, S, 3]."""
-        return self.detail.reshape(self.row, self.row, 3)[RADIUS:-RADIUS, RADIUS:-RADIUS]
+        return self.detail[RADIUS:-RADIUS, RADIUS:-RADIUS, :3]
+
+    @property
+    def items(self) -> np.ndarray:
+        """The rows of detail as items [R]."""
+        return self.detail.reshape(-1).view(np.complex128)
+
+    @cached_property
+    def theirs(self) -> np.ndarray:
+        """Features of the sources, whose patches nothing changes."""
+        return self.features(self.sources)
 
     def places(self) -> np.ndarray:
         """Places [S, S, 2], -1 where there is no target."""
@@ -90,18 +115,18 @@ class Level:
         return (at + RADIUS) @ (self.row, 1)
 
     def features(self, at: np.ndarray) -> np.ndarray:
-        """[N, 80] of places [N, 2], whose squared distance says how unlike two of them are."""
-        patches = self.detail[self.flat(at)[:, None] + self.around].reshape(len(at), -1)
+        """[N, 105] of places [N, 2], whose squared distance says how unlike two of them are."""
+        patches = self.items.take(self.flat(at)[:, None] + self.around).view(np.float32)
         slow = self.base[tuple(at.T)] * (ALIKE * len(_OFFSETS) ** 0.5)
         where = at * (NEAR * (3 * len(_OFFSETS)) ** 0.5 / self.side)
-        return np.concatenate([patches, slow, where], axis=-1).astype(np.float32)
+        return np.concatenate([patches, slow, where], axis=-1, dtype=np.float32)
 
     def grow(self) -> None:
         """From the rim inwards every target takes the source that is likest in what is there by then."""
         there = np.pad(~self.open, RADIUS).reshape(-1)
-        theirs = self.features(self.sources)
-        squares = (theirs[:, :75] ** 2).reshape(-1, 25, 3).sum(-1)
-        length = (theirs[:, 75:] ** 2).sum(1)
+        patch = 4 * len(_OFFSETS)
+        squares = (self.theirs[:, :patch] ** 2).reshape(-1, len(_OFFSETS), 4).sum(-1)
+        length = (self.theirs[:, patch:] ** 2).sum(1)
         for deep in range(int(self.within.max()) + 1):
             rows = np.flatnonzero((self.within > deep) & (self.within <= deep + 1))
             if not len(rows):
@@ -109,46 +134,51 @@ class Level:
             spots = self.flat(self.targets[rows])
             mask = there[spots[:, None] + self.around].astype(np.float32)
             own = self.features(self.targets[rows])
-            own[:, :75] *= np.repeat(mask, 3, axis=1)
-            far = length + mask @ squares.T - 2 * own @ theirs.T
+            own[:, :patch] *= np.repeat(mask, 4, axis=1)
+            far = length + mask @ squares.T - 2 * own @ self.theirs.T
             self.found[rows] = self.sources[far.argmin(1)]
-            self.detail[spots] = self.detail[self.flat(self.found[rows])]
+            self.items[spots] = self.items[self.flat(self.found[rows])]
             there[spots] = True
 
     def search(self) -> None:
         """Every target takes the likest of all sources."""
-        theirs = self.features(self.sources)
-        length = (theirs**2).sum(1) / 2
+        length = (self.theirs**2).sum(1) / 2
         for k in range(0, len(self.targets), 2048):
-            likest = (length - self.features(self.targets[k : k + 2048]) @ theirs.T).argmin(1)
+            likest = (length - self.features(self.targets[k : k + 2048]) @ self.theirs.T).argmin(1)
             self.found[k : k + 2048] = self.sources[likest]
 
     def spread(self) -> None:
         """Every target tries what its neighbours found, moved along."""
-        good = np.zeros((self.side, self.side), bool)
-        good[tuple(self.sources.T)] = True
+        number = np.full((self.side, self.side), -1)
+        number[tuple(self.sources.T)] = np.arange(len(self.sources))
         before, wanted = self.places(), self.features(self.targets)
-        best = ((self.features(self.found) - wanted) ** 2).sum(1)
+
+        def unlike(rows: np.ndarray, places: np.ndarray) -> np.ndarray:
+            off = self.theirs[number[tuple(places.T)]]
+            off -= wanted[rows]
+            return np.einsum("ij,ij->i", off, off)
+
+        best = unlike(np.arange(len(wanted)), self.found)
         for step in ((0, 1), (0, -1), (1, 0), (-1, 0)):
             beside = before[tuple(np.clip(self.targets + step, 0, self.side - 1).T)]
             tried = beside - step
             able = (beside[:, 0] >= 0) & ((tried >= 0) & (tried < self.side)).all(1) & (tried != self.found).any(1)
-            able[able] = good[tuple(tried[able].T)]
+            able[able] = number[tuple(tried[able].T)] >= 0
             rows = np.flatnonzero(able)
-            far = ((self.features(tried[rows]) - wanted[rows]) ** 2).sum(1)
+            far = unlike(rows, tried[rows])
             rows, far = rows[far < best[rows]], far[far < best[rows]]
             self.found[rows], best[rows] = tried[rows], far
 
     def vote(self) -> None:
         """The hole becomes the mean of what the patches over each pixel found."""
-        total, share = np.zeros_like(self.detail), np.zeros(len(self.detail), np.float32)
-        here, there = self.flat(self.targets), self.flat(self.found)
+        total, taken = (np.zeros((self.row**2, 4), np.float32) for _ in range(2))
+        here, there, items = self.flat(self.targets), self.flat(self.found), taken.reshape(-1).view(np.complex128)
         for step, weight in zip(self.around, _WEIGHTS):
-            total[here + step] += weight * self.detail[there + step]  # no target twice
-            share[here + step] += weight
-        mean = (total / np.maximum(share, 1e-6)[:, None]).reshape(self.row, self.row, 3)[RADIUS:-RADIUS, RADIUS:-RADIUS]
-        own = np.where(self.open[..., None], mean, self.own)
-        self.detail = np.pad(own, ((RADIUS, RADIUS), (RADIUS, RADIUS), (0, 0)), mode="reflect").reshape(-1, 3)
+            items[here] = self.items.take(there + step)  # all else stays 0
+            low, high = max(step, 0), min(step, 0) + len(total)
+            total[low:high] += weight * taken[low - step : high - step]
+        mean = total.reshape(self.row, self.row, 4)[..., :3] / np.maximum(self.share, 1e-6)[..., None]
+        self._set(np.where(self.open[..., None], mean[RADIUS:-RADIUS, RADIUS:-RADIUS], self.own))
 
 
 def _inner(known: np.ndarray) -> np.ndarray:
