@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from test_animate import portrait
 
-from vocalface.observe.indices import EYE_LEFT, EYE_RIGHT
+from vocalface.observe.indices import BROW_LEFT, BROW_RIGHT, EYE_LEFT, EYE_RIGHT
 from vocalface.sadtalker.drive import Puppet
 from vocalface.sadtalker.motion import Pose
 
@@ -66,3 +66,16 @@ def test_lids_take_the_colours_about_them_and_leave_no_outline_of_the_lashes():
         assert np.abs(closed[over, columns] - skin[over, columns]).max() < 40
         rows = closed[over.stop : bottom + 4, columns].sum(-1)
         assert (rows.min(0) < 0.75 * skin[over.stop, columns].sum(-1)).all()  # below it a line of lashes, all along
+
+
+def test_a_brow_close_above_an_eye_is_no_lash():
+    given = with_eyes()
+    points, image = given.landmarks.copy(), given.image.copy()
+    over = np.zeros(image.shape[:2], np.uint8)
+    for brow, rim in ((BROW_LEFT, EYE_LEFT), (BROW_RIGHT, EYE_RIGHT)):
+        points[brow, 1] += points[rim, 1].min() - 3 - points[brow, 1].max()
+        cv2.fillPoly(over, [cv2.convexHull(points[brow, :2].round().astype(np.int32))], 1)
+    image[over > 0] = (50, 35, 25)
+    healed = Puppet(replace(given, image=image, landmarks=points)).lids.texture[..., :3]
+    within = cv2.erode(over, np.ones((3, 3))) > 0
+    assert within.sum() > 60 and np.abs(healed.astype(int) - image)[within].max() <= 30  # else 107

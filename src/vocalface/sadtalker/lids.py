@@ -11,11 +11,12 @@ from scipy.sparse.linalg import splu
 
 from vocalface.observe.masks import disc
 from vocalface.render.mesh import render_mesh
-from vocalface.sadtalker.rig import LASH, Rig, holes, smoothstep, window
+from vocalface.sadtalker.rig import BROWS, LASH, Rig, holes, smoothstep, window
 
 COLUMNS, ROWS = 48, 24  # of the strip that holds an eye's lashes
 DARK = 0.72  # of the skin about the eye: darker is a lash, and no colour of a lid
 FAINTEST = 0.62  # of a lid's brightness: where two lids meet there is always a line
+BROWS_BELOW = ([46, 53, 52, 65, 55], [285, 295, 282, 283, 276])  # the lower edges of `BROWS`
 SHUT = 0.94  # share of the way at which the lids meet: the lower one comes up a little
 
 
@@ -73,6 +74,7 @@ class Lids:
         # The soft rim lies wholly outside of them, lest their outline shine through it.
         rim_px = max(round(0.4 * lash), 2)
         unsure = cv2.dilate(unsure.astype(np.uint8), disc(rim_px)) > 0
+        unsure &= cv2.dilate(brows(self.rig, seen.shape[0]), disc(rim_px))[y0:y1, x0:x1] == 0
         unsure[[0, -1]] = unsure[:, [0, -1]] = False
         skin = membrane(part, unsure, max(0.04 * width, 1.0))
         skin += grain(seen, box, height, up + down)
@@ -138,6 +140,14 @@ class Lids:
             )  # fmt: skip
             left += share * strip
         return 1 - float(smoothstep(0.1, 0.5, np.float64(blink))) * (1 - left)
+
+
+def brows(rig: Rig, size: int) -> np.ndarray:
+    """1 where the brows are [S, S] uint8: as dark as lashes, but nothing that a closed lid hides."""
+    out = np.zeros((size, size), np.uint8)
+    for upper, lower in zip(BROWS, BROWS_BELOW):
+        cv2.fillPoly(out, [np.round((rig.uv[[*upper, *lower[::-1]]] - 0.5) * 16).astype(np.int32)], 1, shift=4)
+    return out
 
 
 def bounds(points: np.ndarray, reach: np.ndarray, size: int) -> tuple[int, int, int, int] | None:
