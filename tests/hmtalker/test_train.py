@@ -22,7 +22,7 @@ from vocalface.training import checkpoint
 
 TINY = PRESETS["tiny"].replace(
     face_gaussians=250, mouth_gaussians=60, warmup_steps=10, face_steps=30, mouth_steps=12, fuse_steps=14,
-    speech_steps=6, pose_refine_steps=2, audio="mel",
+    speech_steps=6, pose_refine_steps=2, upper_steps=1, audio="mel",
 )  # fmt: skip
 
 
@@ -41,6 +41,7 @@ def digest(trainer) -> str:
     for module in (trainer.face, trainer.mouth, trainer.face_net, trainer.mouth_net, trainer.poses):
         for name, value in sorted(module.state_dict().items()):
             h.update(name.encode() + value.numpy().tobytes())
+    h.update(trainer.upper.numpy().tobytes())
     return h.hexdigest()
 
 
@@ -114,6 +115,45 @@ def test_resume_with_densification_gives_the_same_bits(material, tmp_path):
     three.restore(checkpoint.latest(tmp_path / "two")[1])
     training.run(three, tmp_path / "two", start=22)
     assert digest(three) == digest(one)
+
+
+def test_an_upper_face_is_found_again_by_pixels_above_the_nose_alone(material, whole):
+    from dataclasses import replace
+
+    trainer = training.Trainer(material, TINY)
+    trainer.restore(whole.state())
+    i = material.train + 1
+    tracked, view = trainer.upper[i].clone(), trainer.view(i)
+    torch.manual_seed(0)
+    for p in trainer.face_net.head.parameters():  # a face that moves at a glance
+        p.data += 0.2 * torch.randn_like(p)
+
+    def picture() -> torch.Tensor:
+        with torch.no_grad():
+            motion, _ = trainer.motion(i, "audio")
+            delta = trainer.face_net.deform(trainer.face_net.regions(trainer.face), motion.c_f, motion.c_u)
+            image, alpha = training.draw(trainer.face.gaussians(delta), trainer.poses.at(i), material.camera, view.box)
+            return image + (1 - alpha)[..., None] * view.behind
+
+    nose = int(material.landmarks[i, 2, 1]) - material.box[1]
+    trainer.upper[i] = tracked + trainer.upper_std * 0.5
+    truth = picture()
+    found = []
+    for below in (truth[nose:], torch.rand_like(truth[nose:])):
+        trainer.upper[i] = tracked
+        before = (picture() - truth)[:nose].abs().mean()
+        trainer.refine_upper(i, replace(view, image=torch.cat([truth[:nose], below])), "audio", 4)
+        assert (picture() - truth)[:nose].abs().mean() < 0.4 * before
+        found.append(trainer.upper[i].clone())
+    assert torch.equal(*found)
+
+
+def test_training_refines_the_upper_face_of_every_frame_that_it_draws(material, whole):
+    moved = (whole.upper - torch.from_numpy(material.upper)).abs().sum(1) > 0
+    assert moved[material.train :].any() and moved[: material.train].any()
+    still = training.Trainer(material, TINY.replace(upper_steps=0))
+    still.refine_upper(material.train, still.view(material.train), "audio", still.config.upper_steps)
+    assert torch.equal(still.upper, torch.from_numpy(material.upper))
 
 
 KILLED = """

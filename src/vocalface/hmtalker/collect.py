@@ -37,7 +37,7 @@ def head_of(trainer: Trainer, obs: Observations, *, consent: str | None, seconds
     arrays.update(trained_voice(trainer))
     arrays["feature_mean"], arrays["feature_std"] = trainer.feature_mean, trainer.feature_std
     arrays["track.pose"] = trainer.poses.matrices()
-    arrays["track.upper"] = m.upper
+    arrays["track.upper"] = trainer.upper.cpu().numpy()
     arrays["track.segments"] = played(obs.shots or [(0, m.frames)], m.train)
     arrays["box"] = np.array(m.box, np.int32)
     arrays.update(encode_layers(obs, c.size, progress))

@@ -107,6 +107,7 @@ class Config:
 
     # --- bookkeeping -------------------------------------------------------------------------------------------
     val_fraction: float = 1 / 11  # the clip's tail, never trained on
+    upper_steps: int = 0  # Gauss-Newton steps on a frame's upper face, through pixels above the nose's tip
     pose_refine_steps: int = 0  # Gauss-Newton steps on a held-out frame's pose, without mouth pixels
     checkpoint_seconds: float = 60.0
 
@@ -182,7 +183,7 @@ PRESETS: dict[str, Config] = {
     "paper": Config(),
     "fast": _CPU.replace(
         preset="fast", size=256, face_gaussians=10_000, mouth_gaussians=3_000, warmup_steps=400,
-        face_steps=8_000, mouth_steps=2_000, fuse_steps=5_000,
+        face_steps=8_000, mouth_steps=2_000, fuse_steps=5_000, upper_steps=2,
     ),
     "demo": _CPU.replace(
         preset="demo", size=192, face_gaussians=6_000, mouth_gaussians=1_500, warmup_steps=300,

@@ -387,15 +387,20 @@ class GaussianField(nn.Module):
         sh = torch.cat([self.sh0, self.shn[:, : k - 1]], dim=1)
         return (torch.einsum("nk,nkc->nc", basis, sh) + 0.5).clamp_min(0)
 
-    def gaussians(self, delta: Delta | None = None, eye: Tensor | None = None, degree: int = 0) -> Gaussians:
-        means, quats, scales = self.means, self.quats, self.scales
+    def gaussians(
+        self, delta: Delta | None = None, eye: Tensor | None = None, degree: int = 0, rows: Tensor | None = None
+    ) -> Gaussians:
+        """What is drawn, moved by `delta` and seen from `eye`; of the Gaussians `rows` alone, if given."""
+        means, quats, scales, opacities = self.means, self.quats, self.scales, self.opacities
         colors = self.colors(eye, degree)
+        if rows is not None:
+            means, quats, scales, opacities, colors = (a[rows] for a in (means, quats, scales, opacities, colors))
         if delta is not None:
             means = means + delta.means
             quats = quats if delta.quats is None else quats + delta.quats
             scales = scales if delta.scales is None else scales + delta.scales
             colors = colors if delta.colors is None else (colors + delta.colors).clamp_min(0)
-        return Gaussians(means, quats, F.softplus(scales), self.opacities.sigmoid(), colors)
+        return Gaussians(means, quats, F.softplus(scales), opacities.sigmoid(), colors)
 
 
 def composite(face: Tensor, face_alpha: Tensor, mouth: Tensor, mouth_alpha: Tensor, behind: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ from vocalface.hmtalker.model import (
     draw_mask,
     draw_path,
 )
-from vocalface.hmtalker.pose import refine
+from vocalface.hmtalker.refine import Unknowns, refine
 from vocalface.hmtalker.scene import Poses, draw, initial_fields, median_face
 from vocalface.nn.gradient import gradient_l1
 from vocalface.nn.ssim import l1_dssim
@@ -45,13 +45,14 @@ from vocalface.training.files import check_writable
 from vocalface.training.loop import Loop, SkipStep, finite_gradients
 from vocalface.training.progress import Reporter
 from vocalface.training.schedule import log_linear, motion_factor
-from vocalface.types import FACE, HAIR, LOWER_AUS, MOUTH, Observations
+from vocalface.types import FACE, HAIR, LOWER_AUS, MOUTH, UPPER_AUS, Observations
 
 STEPS = {"speech": "speech_step", "face": "face_step", "mouth": "mouth_step", "fuse": "fuse_step", "poses": "pose_step"}
 STAGES = tuple(STEPS)
 INNER_ABOVE, INNER_BELOW = [82, 13, 312], [87, 14, 317]  # landmarks of the inner lips' middle
 PARTING = [LOWER_AUS.index("AU25"), LOWER_AUS.index("AU26")]
 LIP_GAUSSIANS = 40  # of either lip, that tell how far it opens
+UPPER = 0.2, 0.6  # of the upper face's condition, in its own spread: finite difference, and how far it is off
 
 
 @dataclass
@@ -111,7 +112,7 @@ class Trainer:
         normal = (heard - self.feature_mean) / self.feature_std
         self.features = torch.from_numpy(normal.clip(-6, 6).astype(np.float32))
         self.explicit = torch.from_numpy(material.explicit)
-        self.upper = torch.from_numpy(material.upper)
+        self.upper = torch.from_numpy(material.upper.copy())  # which is refined
         self.upper_std = self.upper[: material.train].std(0) + 1e-3
         self.face_net = FaceField(config, dim, material.explicit.shape[1], self.upper.shape[1])
         self.mouth_net = MouthField(config, dim)
@@ -164,6 +165,7 @@ class Trainer:
             "face": self.face.state_dict(),
             "mouth": self.mouth.state_dict(),
             "poses": self.poses.delta,
+            "upper": self.upper,
             "optimisers": {k: o.state_dict() for k, o in self._optimisers.items()},
             "grad2d": {k: list(v) for k, v in self._grad2d.items()},
             "curves": np.array(self.curves, np.float64).reshape(-1, 4),
@@ -178,6 +180,7 @@ class Trainer:
         self.face_net.load_state_dict(state["face_net"])
         self.mouth_net.load_state_dict(state["mouth_net"])
         self.poses.delta.copy_(torch.as_tensor(state["poses"]))
+        self.upper.copy_(torch.as_tensor(state["upper"]))
         self.curves = np.asarray(state["curves"]).tolist()
         self._optimisers = {}
         for name, saved in state["optimisers"].items():
@@ -438,6 +441,8 @@ class Trainer:
         view = self.view(i)
         if c.fuse_motion:
             self._settle(i, view)
+            if self.step < len(self.trainable):  # each frame once
+                self.refine_upper(i, view, "vanilla", min(c.upper_steps, 1))
         path = draw_path(c, gen, self.step) if c.fuse_motion else "audio"
         mask = draw_mask(c, gen).to(self.device) if path == "masked" else None
         with torch.set_grad_enabled(c.fuse_motion):
@@ -472,18 +477,56 @@ class Trainer:
 
     def pose_step(self) -> float:
         """Refine one held-out frame's pose through the rasteriser, on pixels above the mouth only."""
-        return self.refine_pose(self.material.train + self.step, self.config.pose_refine_steps)
+        i = self.material.train + self.step
+        loss = self.refine_pose(i, self.config.pose_refine_steps)
+        self.refine_upper(i, self.view(i), "audio", self.config.upper_steps)
+        return loss
 
     def refine_pose(self, i: int, iterations: int) -> float:
         if not self.material.valid[i]:
             return 0.0
         view = self.view(i)
-        nose = self.material.landmarks[i, 2, 1] - self.material.box[1]  # below the nose's tip speech moves pixels
-        rows = torch.arange(view.image.shape[0], device=self.device)[:, None] < nose
+        rows = torch.arange(view.image.shape[0], device=self.device)[:, None] < self._nose(i)
         # Start where the last frame ended: the tracker's depth error drifts slowly.
         if i > 0 and not self.poses.delta[i].any():
             self.poses.delta[i] = self.poses.delta[i - 1]
         return self._refine(i, view, "audio", rows & ~view.mouth, iterations)
+
+    @torch.no_grad()
+    def refine_upper(self, i: int, view: View, path: str, iterations: int) -> None:
+        """Refine the upper face's condition of frame i on pixels above the nose's tip alone: lips have no say in it.
+
+        Landmarks tell of a brow or a lid to a pixel or so, which is most of what a held-out upper face gets wrong.
+        """
+        height = int(np.clip(self._nose(i), 0, len(view.image)))
+        if not iterations or not self.material.valid[i] or height < 8:
+            return
+        c, camera, pose = self.config, self.material.camera, self.poses.at(i)
+        x0, y0, x1, _ = view.box
+        box, behind, keep = (x0, y0, x1, y0 + height), view.behind[:height], ~view.mouth[:height]
+        # Only Gaussians above the nose, and 2 cm below it, show there.
+        _, y, z = (self.face.means @ pose[0].T + pose[1]).T
+        rows = (y < (self.material.landmarks[i, 2, 1] - camera.cy) / camera.fy * z + 0.02).nonzero()[:, 0]
+        regions = tuple(part[rows] for part in self.face_net.regions(self.face))
+        motion, _ = self.motion(i, path)
+        eye = self._eye(pose)
+        fixed = 0 if c.upper == "au" else len(UPPER_AUS)  # components of the eyes' shape tell more than units do
+
+        def picture(correction: Tensor) -> Tensor:
+            c_u = motion.c_u + self.upper_std * F.pad(correction, (fixed, 0))
+            delta = self.face_net.deform(regions, motion.c_f, c_u)
+            gaussians = self.face.gaussians(delta, eye, c.sh_degree, rows)
+            image, alpha = draw(gaussians, pose, camera, box)
+            return image + (1 - alpha)[..., None] * behind
+
+        start = torch.zeros_like(self.upper_std[fixed:])
+        unknowns = Unknowns(*((value,) * len(start) for value in UPPER))
+        found = refine(picture, view.image[:height], keep, start, iterations, unknowns)
+        self.upper[i] += self.upper_std * F.pad(found, (fixed, 0))
+
+    def _nose(self, i: int) -> float:
+        """Row of the nose's tip in the head's box: below it speech moves pixels."""
+        return float(self.material.landmarks[i, 2, 1] - self.material.box[1])
 
     def _settle(self, i: int, view: View) -> None:
         """The pose of a training frame before its pixels teach the field: taught under wrong poses it is blurred."""

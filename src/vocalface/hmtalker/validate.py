@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from vocalface import media
+from vocalface.hmtalker.config import Config
 from vocalface.hmtalker.head import Head
 from vocalface.metrics import image as image_metrics
 from vocalface.metrics import landmarks as landmark_metrics
@@ -64,8 +65,9 @@ def controls(trainer: Trainer, rows: np.ndarray, row: str) -> tuple[torch.Tensor
 def validate(trainer: Trainer, obs: Observations, head: Head, progress=None) -> Validation:
     """Render the held-out frames in every row and measure them against the true video.
 
-    Protocol: true torso and background behind the head, refined true pose, true upper AUs (except the row
-    "undeformed"); frames compared raw, at the training size, before any codec.
+    Protocol: true torso and background behind the head; true pose and true upper face (except the row "undeformed"),
+    both refined through the rasteriser on pixels above the nose; frames compared raw, at the training size, before any
+    codec.
     """
     from vocalface.hmtalker.drive import compose
     from vocalface.hmtalker.runtime import Runtime
@@ -130,7 +132,7 @@ def validate(trainer: Trainer, obs: Observations, head: Head, progress=None) -> 
     true26 = obs.track.action_units[rows][:, AU_NAMES.index("AU26")]
     if "lag" not in table["audio"] and trainer.config.explicit == "au":
         table["audio"]["lag"] = sync_metrics.lag(true26, au_curves["AU26"][1])[0]
-    metrics = {"val": table["audio"], "rows": table, "protocol": protocol(size, len(rows))}
+    metrics = {"val": table["audio"], "rows": table, "protocol": protocol(trainer.config, len(rows))}
     with torch.no_grad():
         listening = trainer.face_net.listening(trainer.face_net.regions(trainer.face))
         alpha_mean = trainer.face_net.motion(
@@ -143,12 +145,14 @@ def validate(trainer: Trainer, obs: Observations, head: Head, progress=None) -> 
     )  # fmt: skip
 
 
-def protocol(size: int, frames: int) -> str:
+def protocol(config: Config, frames: int) -> str:
     """What stands behind the numbers, in words."""
+    refined = "pose and upper face" if config.upper_steps else "pose"
+    upper = "" if config.upper_steps else ", true upper AUs"
     return (
-        f"{frames} held-out frames at {size} px; true pose refined without mouth pixels, true upper AUs, true torso "
-        "and background pixels off the head; lower face from speech; PSNR is the mean over frames, in dB; mouth = "
-        "square of 0.9 outer-eye distances around the lips; spoken and pauses = frames above and below the clip's "
+        f"{frames} held-out frames at {config.size} px; true {refined}, refined on pixels above the nose{upper}; true "
+        "torso and background pixels off the head; lower face from speech; PSNR is the mean over frames, in dB; mouth "
+        "= square of 0.9 outer-eye distances around the lips; spoken and pauses = frames above and below the clip's "
         "silence threshold"
     )
 

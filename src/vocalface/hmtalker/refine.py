@@ -1,34 +1,50 @@
-"""A frame's head pose refined through the rasteriser: Gauss-Newton on pixels, everything else held."""
+"""What the tracker says of a frame refined through the rasteriser: Gauss-Newton on pixels, everything else held."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-# Of (rotation vector rad, shift m), as in `scene.Poses`: finite differences of some tenths of a pixel, and how far
-# the tracker is trusted. Nod and depth are what landmarks get wrong: .01 rad and 2 mm rms on a real clip.
-DIFFERENCE = (3e-3, 3e-3, 3e-3, 4e-4, 4e-4, 2e-3)
-SPREAD = (0.02, 0.02, 0.02, 0.004, 0.004, 0.012)
+
+@dataclass(frozen=True)
+class Unknowns:
+    """What is refined: finite differences [K], large enough to be seen, and how far the tracker errs, [K]."""
+
+    difference: tuple[float, ...]
+    spread: tuple[float, ...]
+
+
+# Of (rotation vector rad, shift m), as in `scene.Poses`: finite differences of some tenths of a pixel. Nod and depth
+# are what landmarks get wrong: .01 rad and 2 mm rms on a real clip.
+POSE = Unknowns((3e-3, 3e-3, 3e-3, 4e-4, 4e-4, 2e-3), (0.02, 0.02, 0.02, 0.004, 0.004, 0.012))
 PRIOR = 1e-6  # of a squared spread against a squared pixel value
 HUBER = 0.03  # pixel values further off count less: hair that moves, a hand
 LONGEST = 10  # differences, in one step
 
 
 @torch.no_grad()
-def refine(picture: Callable[[Tensor], Tensor], target: Tensor, keep: Tensor, start: Tensor, iterations: int) -> Tensor:
-    """The pose correction [6] near `start` under which `picture` looks like `target`.
+def refine(
+    picture: Callable[[Tensor], Tensor],
+    target: Tensor,
+    keep: Tensor,
+    start: Tensor,
+    iterations: int,
+    unknowns: Unknowns = POSE,
+) -> Tensor:
+    """The correction [K] near `start` under which `picture` looks like `target`.
 
-    Seven drawings an iteration; one iteration goes most of the way, three all of it, where a hundred steps of gradient
-    descent would. A step that makes the picture worse is shortened once, then refused.
+    K + 1 drawings an iteration; of a pose one iteration goes most of the way, three all of it, where a hundred steps of
+    gradient descent would. A step that makes the picture worse is shortened once, then refused.
 
     Args:
-        picture: from a correction [6] to an image [h, w, 3].
+        picture: from a correction [K] to an image [h, w, 3].
         target: [h, w, 3]; keep: [h, w] bool, the pixels that count.
     """
     keep = keep[..., None].to(target)
-    difference, spread = (torch.tensor(v).to(target) for v in (DIFFERENCE, SPREAD))
+    difference, spread = (torch.tensor(v).to(target) for v in (unknowns.difference, unknowns.spread))
     count = float(keep.sum()) * 3
     if count == 0:
         return start

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from vocalface.hmtalker.pose import refine
+from vocalface.hmtalker.refine import refine
 from vocalface.hmtalker.scene import Poses, draw
 from vocalface.types import Camera, Gaussians
 
