@@ -47,11 +47,12 @@ def template(size: int, x: float = 0.5, y: float = 0.42, gap: float = 0.0) -> np
 
 def draw(
     size: int, x: float = 0.5, y: float = 0.42, gap: float = 0.0, long_hair: bool = False, shirt=SHIRT,
-    bent: float = 0.0,
+    bent: float = 0.0, swing: float = 0.0,
 ) -> Drawn:  # fmt: skip
     """The person at (x, y), antialiased by drawing at three times the size.
 
-    `bent` is how far the shoulders come up beside the chin, before the hair.
+    `bent` is how far the shoulders come up beside the chin, before the hair; `swing` how far out, share of the frame,
+    the ends of long hair hang on the image's left.
     """
     big = 3 * size
     columns, rows = np.meshgrid((np.arange(big) + 0.5) / big - x, (np.arange(big) + 0.5) / big - y)
@@ -59,6 +60,8 @@ def draw(
     cap = ((columns / 0.18) ** 2 + ((rows + 0.03) / 0.24) ** 2 < 1) & (rows < -0.06)
     if long_hair:
         cap |= (np.abs(columns) < 0.19) & (np.abs(columns) > 0.1) & (rows > -0.07) & (rows < 0.28)
+        out = 0.19 + swing * ((rows + 0.07) / 0.2).clip(0, 1)
+        cap |= (columns < -0.1) & (columns > -out) & (rows > -0.07) & (rows < 0.28)
     neck = (np.abs(columns) < 0.09) & (rows > 0.1)
     top = 0.3 - bent
     torso = (rows > top) & (np.abs(columns) < 0.16 + 1.2 * (rows - top).clip(0))

@@ -216,6 +216,79 @@ def test_ear_rings_that_the_mask_misses_move_with_the_head():
         assert psnr(np.rint(colours * head + behind * (1 - head)), drawn[i].frame) > 38
 
 
+SWING = 0.05
+
+
+@pytest.fixture(scope="module")
+def swinging():
+    """Long hair that hangs further out on the left in the first two frames of twelve."""
+    out = [draw(SIZE, x=x, long_hair=True, swing=SWING) for x in (0.5, 0.52)]
+    return Built([*out, *clip(SIZE, 10, reach=0.04, long_hair=True)])
+
+
+def lock(drawn, beyond, until):
+    """Hair on the left from `beyond` to `until` beside the face's middle, between the lips and the chin."""
+    rows, columns = np.mgrid[:SIZE, :SIZE] / SIZE
+    aside = drawn.landmarks[[234, 454], 0].mean() / SIZE - columns
+    low = drawn.landmarks[152, 1] / SIZE
+    return (drawn.labels == HAIR) & (rows > low - 0.07) & (rows < low) & (aside > beyond) & (aside < until)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_hair_that_swings_out_is_left_to_the_torso_layer(swinging, index):
+    drawn = swinging.drawn[index]
+    _, head_alpha, torso = swinging.layers(index)
+    away, kept = lock(drawn, 0.205, 0.235), lock(drawn, 0.14, 0.185)
+    assert away.sum() > 100 and (head_alpha[away] < 20).all()
+    assert (torso[..., 3][away] > 250).all()
+    assert np.abs(torso[..., :3][away].astype(int) - drawn.frame[away]).max() <= 2
+    assert kept.sum() > 100 and (head_alpha[kept] > 235).all()
+    border = ((head_alpha > 20) & (head_alpha < 235) & lock(drawn, 0.14, 0.235)).any(0)
+    assert 1 <= border.sum() <= 4  # soft over a px or two, on a border that runs down straight
+    behind, share = swinging.behind(torso), head_alpha[..., None] / 255
+    colours = head_colours(drawn.frame, behind, head_alpha)
+    assert psnr(np.rint(colours * share + behind * (1 - share)), drawn.frame) > 38
+
+
+@pytest.mark.parametrize("index", [0, 4])
+def test_a_head_a_little_off_leaves_no_gap_in_long_hair(swinging, index):
+    drawn = swinging.drawn[index]
+    _, _, torso = swinging.layers(index)
+    person = binary_erosion(drawn.person > 0.5, iterations=2)
+    rows = np.arange(SIZE)[:, None] - drawn.landmarks[152, 1]
+    lower = lock(drawn, 0.13, 0.185) & (rows > -6)  # above where hair is cut from the head
+    border = (lock(drawn, 0.184, 0.21) | lower) & person
+    assert border.sum() > 60 and (torso[..., 3][border] > 250).all()
+    assert np.abs(torso[..., :3][border].astype(int) - drawn.frame[border]).max() < 12
+
+
+def test_hair_that_hangs_as_ever_is_head_beside_hair_that_swings(swinging):
+    for index in (3, 8):
+        drawn = swinging.drawn[index]
+        _, head_alpha, _ = swinging.layers(index)
+        where = lock(drawn, 0.13, 0.19) & (binary_erosion(drawn.person > 0.5, iterations=2))
+        assert where.sum() > 100 and (head_alpha[where] > 235).mean() > 0.99
+
+
+def test_hair_that_always_hangs_far_out_is_head():
+    built = Built(clip(SIZE, 8, reach=0.06, long_hair=True, swing=SWING))
+    _, head_alpha, _ = built.layers(1)
+    away = lock(built.drawn[1], 0.2, 0.23)
+    assert away.sum() > 100 and (head_alpha[away] > 235).mean() > 0.98
+
+
+def test_what_sticks_out_of_a_head_with_short_hair_is_head():
+    drawn = [draw(SIZE, x=0.5 + 0.1 * np.sin(i)) for i in range(12)]
+    rows, columns = np.mgrid[:SIZE, :SIZE] / SIZE
+    tuft = (np.abs(columns - 0.5 + 0.19) < 0.04) & (np.abs(rows - 0.42) < 0.03)  # beside an ear, in one frame
+    drawn[0].frame[tuft], drawn[0].person[tuft], drawn[0].labels[tuft] = DARK, 1, HAIR
+    built = Built(drawn)
+    assert built.builder.long_hair == (False, False)
+    _, head_alpha, torso = built.layers(0)
+    inside = binary_erosion(tuft, iterations=3)
+    assert inside.sum() > 100 and (head_alpha[inside] > 235).all() and not torso[..., 3][inside].any()
+
+
 def test_clothes_of_the_hairs_colour_stay_torso():
     built = Built(clip(SIZE, 6, reach=0.08, shirt=DARK))
     assert built.builder.long_hair == (False, False)

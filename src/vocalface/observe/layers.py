@@ -39,6 +39,14 @@ Layers = tuple[np.ndarray, np.ndarray, np.ndarray]
 CUT = 0.05
 """Hair counts as head down to this many face heights under the chin; what hangs lower lies on the shoulders and moves
 with them or swings by itself, so that the torso layer, which is the frame, shows it as it was."""
+USUAL = 0.2
+"""Long hair is head as far out as it reaches in all but this share of the sampled frames. What swings further is torso
+layer: a head's Gaussians are rigid there and would leave it behind."""
+_SLACK = 0.03  # of half a face's width, by which the reach of hair that does not swing varies
+_REACH = (-1.0, 0.02, 40)  # the table of reaches: v from, v to, rows
+_SHARED = (16.0, 32.0)
+"""Px at 512 of the head's long hair along its outer and its lower border that the torso layer shows too: a head that
+carries it a little otherwise opens no gap to what is not its own."""
 _PRIOR = 64  # side of the map of where hair hangs, over u in [-3, 3], v in [-1.5, 1]
 
 
@@ -73,6 +81,7 @@ class LayerBuilder:
         self.plate: np.ndarray | None = None
         self.colours = ColourModel()
         self.long_hair = (False, False)  # the image's left and right of the face
+        self._reach = np.full((2, _REACH[2]), np.inf, np.float32)
 
     @property
     def plate_indices(self) -> np.ndarray:
@@ -162,11 +171,12 @@ class LayerBuilder:
         cells = ColourModel.index(small)
         alpha = matte(frame, self.plate, person)
         above = cv2.GaussianBlur(shape.above_jaw(), (3, 3), 0)
-        split = self._head_share(above, cells, person, shape)
+        split = self._carried(self._head_share(above, cells, person, shape), shape)
         head = alpha * split
         body = alpha - head
         labels = self._labels(cells, person, alpha, split, above, shape)
-        torso = torso_layer(frame, self.plate, head, body, shape)
+        shared = self._shared(split, above, shape)
+        torso = torso_layer(frame, self.plate, head, body, shape, shared)
         head_alpha = np.rint(head * 255).astype(np.uint8)
         return labels, head_alpha, torso
 
@@ -245,6 +255,50 @@ class LayerBuilder:
         left, right = np.median(shares, axis=0) if shares else (0, 0)
         self.hair_shares = (float(left), float(right))
         self.long_hair = (left > 0.006, right > 0.006)
+        if any(self.long_hair):
+            self._learn_reach(examples)
+
+    def _learn_reach(self, examples: list) -> None:
+        """How far out, |u|, the head with its hanging hair usually reaches, row by row of each side with long hair."""
+        low, high, rows = _REACH
+        found = np.zeros((len(examples), 2, rows), np.float32)
+        for reach, (cells, person, shape) in zip(found, examples):
+            person = person.astype(np.float32)
+            hair = self._hanging(cells.astype(np.int32), person, shape, prior=True)
+            head = ((hair > 0.5) | (shape.above_jaw(WORK) > 0.5)) & (person > 0.5)
+            head = cv2.morphologyEx(head.astype(np.uint8), cv2.MORPH_OPEN, disc(1)) > 0  # not each single hair
+            u, v = shape.coordinates(WORK)
+            row = np.floor((v - low) * (rows / (high - low))).astype(int)
+            head &= (row >= 0) & (row < rows)
+            edge = np.zeros_like(head)
+            edge[:, [0, -1]] = True
+            for side, outwards in enumerate((-u, u)):
+                np.maximum.at(reach[side], row[head], outwards[head])
+                beyond = head & edge & (outwards > 0)
+                reach[side, row[beyond]] = np.inf  # it goes on outside the frame
+        usual = np.quantile(found, USUAL, axis=0, method="lower").astype(np.float32)
+        known = np.isfinite(usual)
+        # Above the ears hair hardly swings, and what does hangs from what is head: the border leaves it gradually.
+        v = low + (np.arange(rows) + 0.5) * ((high - low) / rows)
+        usual = cv2.GaussianBlur(np.where(known, usual, 0), (9, 1), 0, borderType=cv2.BORDER_REPLICATE)
+        usual += _SLACK + 2 * np.clip(-0.7 - v, 0, 1).astype(np.float32)
+        usual[~known | ~np.array(self.long_hair)[:, None]] = np.inf
+        self._reach = usual
+
+    def _carried(self, share: np.ndarray, shape: FaceShape) -> np.ndarray:
+        """The head's share [S, S] without the hair that is further out than the head usually carries it."""
+        if not np.isfinite(self._reach).any():
+            return share
+        inside = self._within(*shape.coordinates(WORK)) * (shape.half_width / shape.scale)  # soft over 2 px at 512
+        return share * (self._full(inside.clip(-20, 20).astype(np.float32)) / 2 + 0.5).clip(0, 1)
+
+    def _within(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """How far within the head's usual reach places (u, v) are, half face widths; inf where none is known."""
+        low, high, rows = _REACH
+        row = ((v - low) * (rows / (high - low)) - 0.5).clip(0, rows - 1)
+        limit = np.where(u < 0, *(np.interp(row, np.arange(rows), side) for side in self._reach))
+        limit[v < low] = np.inf
+        return limit - np.abs(u)
 
     def _head_share(self, above: np.ndarray, cells: np.ndarray, person: np.ndarray, shape: FaceShape) -> np.ndarray:
         """How much of each pixel's person belongs to the head, float32 [S, S], soft over 1-2 px."""
@@ -264,6 +318,20 @@ class LayerBuilder:
         if loose is not None:
             share = np.maximum(share, self._full(loose))
         return share
+
+    def _shared(self, share: np.ndarray, above: np.ndarray, shape: FaceShape) -> np.ndarray | None:
+        """How much of the head's long hair the torso layer shows too, float32 [S, S], soft; None without any."""
+        if not np.isfinite(self._reach).any():
+            return None
+        u, v = shape.coordinates(WORK)
+        beyond = _SHARED[0] - self._within(u, v) * (shape.half_width / shape.scale)
+        below = _SHARED[1] - (CUT - v) * (shape.height / shape.scale)
+        below[np.isinf(np.where(u < 0, *self._reach[:, -1]))] = -20
+        beyond[np.abs(u) < 1.2] = -20  # nothing of a cheek or an ear
+        hanging = share > above + 0.3
+        below = self._full(below.clip(-20, 20).astype(np.float32)) * hanging
+        beyond = self._full(beyond.clip(-20, 20).astype(np.float32))
+        return (np.maximum(beyond, below) / 4).clip(0, 1)
 
     def _labels(
         self,
@@ -364,7 +432,12 @@ def steady(landmarks: np.ndarray, valid: np.ndarray, size: int) -> np.ndarray:
 
 
 def torso_layer(
-    frame: np.ndarray, plate: np.ndarray, head: np.ndarray, body: np.ndarray, shape: FaceShape
+    frame: np.ndarray,
+    plate: np.ndarray,
+    head: np.ndarray,
+    body: np.ndarray,
+    shape: FaceShape,
+    shared: np.ndarray | None = None,
 ) -> np.ndarray:
     """Neck and torso as straight RGBA, continued under the head.
 
@@ -375,6 +448,7 @@ def torso_layer(
     Args:
         frame, plate: [S, S, 3] uint8.
         head, body: [S, S] float32, shares of each pixel; they add up to the person's alpha.
+        shared: [S, S] float32, share of each pixel that the layer shows as it is although it may be head.
 
     Returns:
         [S, S, 4] uint8.
@@ -396,6 +470,15 @@ def torso_layer(
         patch = cv2.copyTo(cv2.GaussianBlur(patch, (side, side), 0), inner.view(np.uint8), frame[box].copy())
         solid_patch = np.dstack([patch, np.full(fill.shape, 255, np.uint8)])
         out[box] = cv2.copyTo(solid_patch, fill.view(np.uint8), out[box].copy())
+    if shared is not None:
+        both = (shared > 0) & (head > 0)
+        colour, alpha = _unmix(
+            frame[both][None], plate[both][None], np.rint(255 * (head + body)[both][None]).astype(np.uint8)
+        )
+        part = alpha[0] * shared[both]
+        rest = out[both][:, 3] * (1 - shared[both])
+        mixed = (colour[0] * part[:, None] + out[both][:, :3] * rest[:, None]) / np.maximum(part + rest, 1e-3)[:, None]
+        out[both] = np.rint(np.column_stack([mixed, part + rest])).astype(np.uint8)
     out = cv2.copyTo(out, out[..., 3], np.zeros_like(out))
     return out
 
