@@ -277,6 +277,21 @@ def test_hair_that_always_hangs_far_out_is_head():
     assert away.sum() > 100 and (head_alpha[away] > 235).mean() > 0.98
 
 
+def test_the_jaw_of_a_head_that_turns_is_head_under_hair_that_ends_above_the_chin():
+    drawn = clip(SIZE, 8, reach=0.06, long_hair=True)
+    for i, d in enumerate(drawn):
+        ended = (d.labels == HAIR) & (np.arange(SIZE)[:, None] > d.landmarks[152, 1] - 0.06 * SIZE)
+        d.frame[ended], d.person[ended], d.labels[ended] = wall(SIZE)[ended], 0, BACKGROUND
+        d.landmarks[[234, 454], 0] += 0.04 * SIZE * (-1) ** i  # the ears go one way, the chin the other
+    built = Built(drawn)
+    assert built.builder.long_hair == (True, True)
+    for index in (2, 3):
+        _, head_alpha, _ = built.layers(index)
+        chin = binary_erosion(drawn[index].labels == FACE, iterations=4)
+        chin &= np.arange(SIZE)[:, None] > drawn[index].landmarks[152, 1] - 0.06 * SIZE
+        assert chin.sum() > 100 and (head_alpha[chin] > 235).all()
+
+
 def test_what_sticks_out_of_a_head_with_short_hair_is_head():
     drawn = [draw(SIZE, x=0.5 + 0.1 * np.sin(i)) for i in range(12)]
     rows, columns = np.mgrid[:SIZE, :SIZE] / SIZE

@@ -43,6 +43,7 @@ USUAL = 0.2
 """Long hair is head as far out as it reaches in all but this share of the sampled frames. What swings further is torso
 layer: a head's Gaussians are rigid there and would leave it behind."""
 _SLACK = 0.03  # of half a face's width, by which the reach of hair that does not swing varies
+_ASIDE = 1.2  # |u| within which cheeks and ears are
 _REACH = (-1.0, 0.02, 40)  # the table of reaches: v from, v to, rows
 _SHARED = (16.0, 32.0)
 """Px at 512 of the head's long hair along its outer and its lower border that the torso layer shows too: a head that
@@ -283,7 +284,7 @@ class LayerBuilder:
         usual = cv2.GaussianBlur(np.where(known, usual, 0), (9, 1), 0, borderType=cv2.BORDER_REPLICATE)
         usual += _SLACK + 2 * np.clip(-0.7 - v, 0, 1).astype(np.float32)
         usual[~known | ~np.array(self.long_hair)[:, None]] = np.inf
-        self._reach = usual
+        self._reach = np.maximum(usual, _ASIDE)  # where hair ends above the chin, what was found is the jaw
 
     def _carried(self, share: np.ndarray, shape: FaceShape) -> np.ndarray:
         """The head's share [S, S] without the hair that is further out than the head usually carries it."""
@@ -327,7 +328,7 @@ class LayerBuilder:
         beyond = _SHARED[0] - self._within(u, v) * (shape.half_width / shape.scale)
         below = _SHARED[1] - (CUT - v) * (shape.height / shape.scale)
         below[np.isinf(np.where(u < 0, *self._reach[:, -1]))] = -20
-        beyond[np.abs(u) < 1.2] = -20  # nothing of a cheek or an ear
+        beyond[np.abs(u) < _ASIDE] = -20
         hanging = share > above + 0.3
         below = self._full(below.clip(-20, 20).astype(np.float32)) * hanging
         beyond = self._full(beyond.clip(-20, 20).astype(np.float32))
