@@ -54,6 +54,19 @@ def test_an_open_mouth_shows_its_interior_and_leaves_the_border_alone():
     assert max(change[:3].max(), change[:, :3].max(), change[:, -3:].max()) <= 6
 
 
+def test_no_ground_is_seen_between_lips_that_are_shut():
+    puppet = Puppet(portrait())
+    x, y = (puppet.rig.uv[[61, 291, 0, 17], k].astype(int) for k in (0, 1))
+    lips = slice(y.min() - 12, y.max() + 12), slice(x.min() - 30, x.max() + 30)
+    angles = np.random.default_rng(2).uniform(-0.5, 0.5, (140, 3)) * (1, 0.5, 0.2)
+    for i in (35, 62, 70, 82, 137, 139):  # in which a pixel's centre lies between the lips
+        pose, seen = Pose(angles=tuple(angles[i]), aperture=0.0, width=0.004 * np.sin(i)), []
+        for under in (0, 255):
+            puppet.under = np.full((SIZE, SIZE, 3), under, np.uint8)
+            seen.append(puppet.draw(pose)[lips])
+        assert np.array_equal(*seen)
+
+
 def test_frames_cover_the_speech_and_a_seed_decides():
     sound = speech()
     one, two = list(frames(portrait(), sound)), list(frames(portrait(), sound))

@@ -22,13 +22,14 @@ from vocalface.sadtalker.enhance import Enhancer
 from vocalface.sadtalker.gaze import check as check_gaze
 from vocalface.sadtalker.gaze import look
 from vocalface.sadtalker.lids import Lids
+from vocalface.sadtalker.lips import Lips
 from vocalface.sadtalker.motion import Pose, Style, poses
 from vocalface.sadtalker.portrait import Portrait, Search, load
 from vocalface.sadtalker.rig import window
 from vocalface.types import FPS, SPEECH_RATE, Camera, Sound, frames_for
 
 LEAST = SPEECH_RATE // 5  # 0.2 s: shorter speech is padded
-FINE = 2  # samples an axis about mouth and eyes
+FINE = 3  # samples an axis about mouth and eyes
 
 
 class Puppet:
@@ -42,6 +43,7 @@ class Puppet:
             self.rig = self.rig.cut_off(self.ground.cut)
         self.interior = interior.build(self.rig, portrait.image)
         self.lids = Lids(self.rig, portrait.image)
+        self.lips = Lips(self.rig, portrait.image)
         corners = portrait.landmarks[[rig.LIP_UPPER[0], rig.LIP_UPPER[-1]], :2]
         self.soft = max(0.02 * float(np.linalg.norm(corners[1] - corners[0])), 0.3)  # px, blur of the mouth's inside
         self.texture = np.concatenate([portrait.image, np.full_like(portrait.image[..., :1], 255)], axis=2)
@@ -61,11 +63,14 @@ class Puppet:
     def draw(self, pose: Pose) -> np.ndarray:
         """One frame [S, S, 3] uint8."""
         points = self.rig.deform(pose)
+        px = self.rig.project(points)
+        lips = self.lips.parted(px)
+        for texture in (self.cutting, self.texture):
+            texture[self.lips.spot][..., :3] = lips
         out = warp(
             points, self.rig.faces, self.rig.camera, uv=self.rig.uv, texture=self.cutting, under=self.under,
             threads=self.threads,
         )  # fmt: skip
-        px = self.rig.project(points)
         self._mouth(out, points, px, pose)
         if pose.blink > 0:
             self.lids.paint(out, points, px, pose.blink)
@@ -90,22 +95,21 @@ class Puppet:
             light = np.ones((len(points), 3), np.float32)
             light[self.rig.seam] = 1 - 0.65 * rig.smoothstep(0, 0.004, np.float64(wider))
         skin = self._skin(points, camera, FINE, light)
-        if skin.alpha.min() >= 1:
-            return
-        inner = render_mesh(
-            self.interior.placed(self.rig, pose), self.interior.faces, camera, light=self.interior.light(pose),
-            samples=FINE, threads=1,
-        )  # fmt: skip
-        # A camera that is sharp on the skin is not on the teeth behind it, and modelled edges look cut out.
-        inside = inner.color + (1 - inner.alpha)[..., None] * self.interior.dark
-        soft = cv2.GaussianBlur(inside, (0, 0), self.soft)
-        alpha = cv2.GaussianBlur(skin.alpha, (0, 0), 0.4 * self.soft)[..., None]
-        open_ = (1 - skin.alpha)[..., None]
-        shade = 1 - 0.45 * np.clip(2 * alpha - 0.1, 0, 1)  # the lips shade what lies just behind them
-        drawn = to_bytes(skin.color + open_ * soft * shade)
+        color = skin.color  # of shut lips too: a pixel's centre may lie between them, and shows the ground
+        if skin.alpha.min() < 1:
+            inner = render_mesh(
+                self.interior.placed(self.rig, pose), self.interior.faces, camera, light=self.interior.light(pose),
+                samples=FINE, threads=1,
+            )  # fmt: skip
+            # A camera that is sharp on the skin is not on the teeth behind it, and modelled edges look cut out.
+            inside = inner.color + (1 - inner.alpha)[..., None] * self.interior.dark
+            soft = cv2.GaussianBlur(inside, (0, 0), self.soft)
+            # The lips shade what lies just behind them, softly: were it narrow, it would line their edge with dashes.
+            shade = 1 - 0.6 * cv2.GaussianBlur(skin.alpha, (0, 0), 1.2 * self.soft)[..., None]
+            color = color + (1 - skin.alpha)[..., None] * soft * shade
         within = np.zeros(skin.alpha.shape, np.uint8)  # the lips themselves are drawn already, and sharper
         cv2.fillPoly(within, [np.round(rim - (x, y) - 0.5).astype(np.int32)], 255)
-        cv2.copyTo(drawn, cv2.dilate(within, np.ones((3, 3), np.uint8)), spot)
+        cv2.copyTo(to_bytes(color), cv2.dilate(within, np.ones((3, 3), np.uint8)), spot)
 
 
 def to_bytes(color: np.ndarray) -> np.ndarray:
