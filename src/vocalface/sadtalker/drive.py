@@ -104,9 +104,10 @@ class Puppet:
             # A camera that is sharp on the skin is not on the teeth behind it, and modelled edges look cut out.
             inside = inner.color + (1 - inner.alpha)[..., None] * self.interior.dark
             soft = cv2.GaussianBlur(inside, (0, 0), self.soft)
-            # The lips shade what lies just behind them, softly: were it narrow, it would line their edge with dashes.
-            shade = 1 - 0.6 * cv2.GaussianBlur(skin.alpha, (0, 0), 1.2 * self.soft)[..., None]
-            color = color + (1 - skin.alpha)[..., None] * soft * shade
+            # The lips shade what lies just behind them; a narrow shadow would line their edge with dashes.
+            shade = 0.8 * cv2.GaussianBlur(skin.alpha, (0, 0), 1.4 * self.soft)[..., None] ** 2
+            soft += shade * (self.interior.dark - soft)
+            color = color + (1 - skin.alpha)[..., None] * soft
         within = np.zeros(skin.alpha.shape, np.uint8)  # the lips themselves are drawn already, and sharper
         cv2.fillPoly(within, [np.round(rim - (x, y) - 0.5).astype(np.int32)], 255)
         cv2.copyTo(to_bytes(color), cv2.dilate(within, np.ones((3, 3), np.uint8)), spot)

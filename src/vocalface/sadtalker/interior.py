@@ -42,7 +42,7 @@ class Interior:
     def light(self, pose: Pose) -> np.ndarray:
         """Colours [N, 3], linear: little light enters a narrow mouth."""
         opened = float(smoothstep(0.0, 0.011, np.array(pose.aperture or 0.0)))
-        return (self.color * (0.40 + 0.60 * opened)).astype(np.float32)
+        return (self.color * (0.20 + 0.80 * opened)).astype(np.float32)
 
 
 def build(rig: Rig, image: np.ndarray) -> Interior:

@@ -234,7 +234,7 @@ def build(landmarks: np.ndarray, size: int, model: str = "auto") -> Rig:
         skin &= ~inside
         # What lies behind an eye is joined to the skin around it and to the corners, which both lids have: so nothing
         # is seen past it, however far the head turns.
-        loose = [i for i in rim if rim.count(i) == 1] if ring else rim
+        loose = [i for i in rim if rim.count(i) == 1]
         taken = triangles[np.isin(triangles, loose).any(1)] if ring else triangles[inside]
         used = np.intersect1d(taken, loose)
         renamed = np.arange(len(points))
@@ -329,7 +329,7 @@ def holes(local: np.ndarray) -> list[tuple[list[int], bool, float]]:
         wide = np.linalg.norm(local[upper[0]] - local[upper[-1]])
         if (local[lower, 1] - local[upper, 1]).max() > OPEN_EYE * wide:
             found.append(([*upper, *lower], True, EYE_DEPTH))
-    return [*found, ([*LIP_UPPER, *LIP_LOWER], False, 0.0015)]
+    return [*found, ([*LIP_UPPER, *LIP_LOWER], False, 0.0005)]
 
 
 def carried(local: np.ndarray, fields: np.ndarray, used: np.ndarray, mouth: Mouth) -> np.ndarray:
