@@ -215,6 +215,11 @@ def test_every_ablation_switch_builds_and_has_gradients(change):
     assert torch.isfinite(learns.grad).all() and learns.grad.any()
     assert not config.embedding or field.embedding.grad.any()
     assert net.listening(net.regions(field)).shape == (6, 32)
+    upper = torch.rand(7)
+    whole = net.deform(net.regions(field), motion.c_f, upper)
+    held = net.deform_upper(net.regions(field), motion.c_f)(upper)
+    for name in ("means", "quats", "scales"):
+        torch.testing.assert_close(getattr(held, name), getattr(whole, name))
 
 
 def test_gaussians_at_one_place_move_apart_by_their_own_embedding_alone():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -298,10 +299,20 @@ class FaceField(nn.Module):
 
     def deform(self, regions: tuple[Tensor, ...], c_f: Tensor, c_u: Tensor) -> Delta:
         if self.config.deformation == "linear":
-            out = regions[0] @ self.mix(torch.cat([c_u, c_f]))  # [N, C, K] @ [K]
-        else:
-            h, lower, upper = regions
-            out = self.head(torch.cat([h, c_u * upper, c_f * lower], dim=-1))
+            return self._delta(regions[0] @ self.mix(torch.cat([c_u, c_f])))  # [N, C, K] @ [K]
+        h, lower, upper = regions
+        return self._delta(self.head(torch.cat([h, c_u * upper, c_f * lower], dim=-1)))
+
+    def deform_upper(self, regions: tuple[Tensor, ...], c_f: Tensor) -> Callable[[Tensor], Delta]:
+        """`deform` as a function of c_u, for many of them: what the first layer makes of the rest is computed once."""
+        if self.config.deformation == "linear":
+            return lambda c_u: self.deform(regions, c_f, c_u)
+        h, lower, upper = regions
+        own, by_upper, by_lower = self.head[0].weight.split([h.shape[1], upper.shape[1], lower.shape[1]], dim=1)
+        rest = h @ own.T + (c_f * lower) @ by_lower.T
+        return lambda c_u: self._delta(self.head[1:](rest + upper @ (c_u * by_upper).T))
+
+    def _delta(self, out: Tensor) -> Delta:
         colors = 0.1 * out[:, 10:13] if self.config.color_motion else None
         return Delta(1e-2 * out[:, :3], out[:, 3:7], out[:, 7:10], colors)
 

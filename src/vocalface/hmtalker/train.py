@@ -509,13 +509,12 @@ class Trainer:
         rows = (y < (self.material.landmarks[i, 2, 1] - camera.cy) / camera.fy * z + 0.02).nonzero()[:, 0]
         regions = tuple(part[rows] for part in self.face_net.regions(self.face))
         motion, _ = self.motion(i, path)
-        eye = self._eye(pose)
+        deform, eye = self.face_net.deform_upper(regions, motion.c_f), self._eye(pose)
         fixed = 0 if c.upper == "au" else len(UPPER_AUS)  # components of the eyes' shape tell more than units do
 
         def picture(correction: Tensor) -> Tensor:
             c_u = motion.c_u + self.upper_std * F.pad(correction, (fixed, 0))
-            delta = self.face_net.deform(regions, motion.c_f, c_u)
-            gaussians = self.face.gaussians(delta, eye, c.sh_degree, rows)
+            gaussians = self.face.gaussians(deform(c_u), eye, c.sh_degree, rows)
             image, alpha = draw(gaussians, pose, camera, box)
             return image + (1 - alpha)[..., None] * behind
 
