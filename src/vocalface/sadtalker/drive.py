@@ -29,7 +29,7 @@ from vocalface.sadtalker.rig import window
 from vocalface.types import FPS, SPEECH_RATE, Camera, Sound, frames_for
 
 LEAST = SPEECH_RATE // 5  # 0.2 s: shorter speech is padded
-FINE = 3  # samples an axis about mouth and eyes
+FINE, EDGE = 2, 3  # samples an axis about the mouth; of lips that part
 
 
 class Puppet:
@@ -64,14 +64,14 @@ class Puppet:
         """One frame [S, S, 3] uint8."""
         points = self.rig.deform(pose)
         px = self.rig.project(points)
-        lips = self.lips.parted(px)
+        parted = self.lips.parted(px)
         for texture in (self.cutting, self.texture):
-            texture[self.lips.spot][..., :3] = lips
+            texture[self.lips.spot][..., :3] = self.lips.seen if parted is None else parted
         out = warp(
             points, self.rig.faces, self.rig.camera, uv=self.rig.uv, texture=self.cutting, under=self.under,
             threads=self.threads,
         )  # fmt: skip
-        self._mouth(out, points, px, pose)
+        self._mouth(out, points, px, pose, FINE if parted is None else EDGE)
         if pose.blink > 0:
             self.lids.paint(out, points, px, pose.blink)
         return out
@@ -82,7 +82,7 @@ class Puppet:
             cutout=np.zeros(len(self.rig.faces), np.uint8), threads=1,
         )  # fmt: skip
 
-    def _mouth(self, out: np.ndarray, points: np.ndarray, px: np.ndarray, pose: Pose) -> None:
+    def _mouth(self, out: np.ndarray, points: np.ndarray, px: np.ndarray, pose: Pose, samples: int) -> None:
         rim = px[[*rig.LIP_UPPER, *rig.LIP_LOWER[::-1]]]
         view = window(rim, self.rig.camera, 4)
         if view is None:
@@ -94,7 +94,7 @@ class Puppet:
             wider = max((pose.aperture or 0.0) - self.rig.mouth.gap, 0.0) + pose.jaw
             light = np.ones((len(points), 3), np.float32)
             light[self.rig.seam] = 1 - 0.65 * rig.smoothstep(0, 0.004, np.float64(wider))
-        skin = self._skin(points, camera, FINE, light)
+        skin = self._skin(points, camera, samples, light)
         color = skin.color  # of shut lips too: a pixel's centre may lie between them, and shows the ground
         if skin.alpha.min() < 1:
             inner = render_mesh(

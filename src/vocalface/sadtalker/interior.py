@@ -42,7 +42,7 @@ class Interior:
     def light(self, pose: Pose) -> np.ndarray:
         """Colours [N, 3], linear: little light enters a narrow mouth."""
         opened = float(smoothstep(0.0, 0.011, np.array(pose.aperture or 0.0)))
-        return (self.color * (0.20 + 0.80 * opened)).astype(np.float32)
+        return self.color * np.float32(0.20 + 0.80 * opened)
 
 
 def build(rig: Rig, image: np.ndarray) -> Interior:
@@ -76,7 +76,8 @@ def build(rig: Rig, image: np.ndarray) -> Interior:
         total += len(v)
     lit = toned(np.concatenate(color), rig, image)
     return Interior(
-        np.concatenate(rest), np.concatenate(faces).astype(np.int32), lit, np.concatenate(jaw), np.concatenate(tongue),
+        np.concatenate(rest).astype(np.float32), np.concatenate(faces).astype(np.int32), lit.astype(np.float32),
+        np.concatenate(jaw).astype(np.float32), np.concatenate(tongue),
         np.sqrt(np.median(lit[: len(rest[0])], axis=0)).astype(np.float32),
     )  # fmt: skip
 

@@ -67,15 +67,22 @@ class Lips:
             weight = smoothstep(0.0, 0.15, darker) * (1 - smoothstep(0.6, 1.0, share)) * mine
             weight = weight * np.clip(reach + 0.5 + into, 0, 1) * ((a > inner[0, 0]) & (a < inner[-1, 0]))
             self.change += weight[..., None].astype(np.float32) * (rounded - part)
+        y, x = np.nonzero(np.abs(self.change).max(-1) >= 0.5)
+        if len(y):  # no more than what changes: it is blended for every frame
+            used = slice(y.min(), y.max() + 1), slice(x.min(), x.max() + 1)
+            self.seen, self.change, self.across = (
+                np.ascontiguousarray(part[used]) for part in (self.seen, self.change, self.across)
+            )
+            self.spot = tuple(slice(low[1 - k] + used[k].start, low[1 - k] + used[k].stop) for k in (0, 1))
 
-    def parted(self, px: np.ndarray) -> np.ndarray:
-        """The portrait's `spot` [h, w, 3] uint8 when its vertices are drawn at px [V, 2]."""
+    def parted(self, px: np.ndarray) -> np.ndarray | None:
+        """The `spot` [h, w, 3] uint8 of a portrait whose vertices are drawn at px [V, 2]; None while nothing parts."""
         gap = np.linalg.norm(px[LIP_LOWER] - px[LIP_UPPER], axis=1)
         wider = smoothstep(*OPENING, (gap - self.rest) / self.metre)
         if not wider.any():
-            return self.seen
-        share = np.interp(self.across, np.arange(len(wider)), wider).astype(np.float32)
-        return np.clip(np.rint(self.seen + share[..., None] * self.change), 0, 255).astype(np.uint8)
+            return None
+        share = cv2.remap(wider[None].astype(np.float32), self.across, np.zeros_like(self.across), cv2.INTER_LINEAR)
+        return (share[..., None] * self.change + (self.seen + np.float32(0.5))).astype(np.uint8)
 
 
 def places_of(inner: np.ndarray, outer: np.ndarray, axes: np.ndarray, origin: np.ndarray) -> np.ndarray:

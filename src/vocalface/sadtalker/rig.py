@@ -113,10 +113,13 @@ class Rig:
         local = self.rest + (self.amounts(pose) @ self.fields).reshape(-1, 3)
         return self.posed(local, pose, self.follow)
 
-    def posed(self, local: np.ndarray, pose: Pose, follow: np.ndarray | float = 1.0) -> np.ndarray:
-        """Head coordinates [N, 3] turned with the head, to camera coordinates."""
-        turn = rotation(*pose.angles)
-        turned = (local - self.pivot) @ turn.T + self.pivot + np.array([*pose.shift, 0.0])
+    def posed(self, local: np.ndarray, pose: Pose, follow: np.ndarray | None = None) -> np.ndarray:
+        """Head coordinates [N, 3] turned with the head, to camera coordinates; all of them wholly without `follow`."""
+        turn, shift = rotation(*pose.angles), np.array([*pose.shift, 0.0])
+        if follow is None:  # in one step, in their own precision
+            there = self.axes @ (self.pivot + shift - turn @ self.pivot) + self.origin
+            return (local @ (self.axes @ turn).T.astype(local.dtype) + there.astype(local.dtype)).astype(np.float32)
+        turned = (local - self.pivot) @ turn.T + self.pivot + shift
         local = local + follow * (turned - local)
         return (local @ self.axes.T + self.origin).astype(np.float32)
 
