@@ -11,6 +11,7 @@ from vocalface.observe.masks import WORK, FaceShape, calm
 from vocalface.types import BACKGROUND, FACE, HAIR, MOUTH, NECK, TORSO
 
 SIZE = 256
+RIM = 14  # px above the chin from which hair that hangs fades out
 
 
 class Built:
@@ -158,8 +159,8 @@ def test_hanging_hair_is_head(long):
     labels, head_alpha, torso = long.layers(1)
     truth = long.drawn[1]
     hanging = (truth.labels == HAIR) & (np.arange(SIZE)[:, None] > truth.landmarks[58, 1] + 8)
-    hanging &= np.arange(SIZE)[:, None] < truth.landmarks[152, 1]
-    assert hanging.sum() > 500
+    hanging &= np.arange(SIZE)[:, None] < truth.landmarks[152, 1] - RIM
+    assert hanging.sum() > 300
     assert (head_alpha[hanging] > 127).mean() > 0.88
     assert (labels[hanging] == HAIR).mean() > 0.85
     outer = hanging & (np.abs(np.arange(SIZE) - truth.landmarks[[234, 454], 0].mean()) > 0.14 * SIZE)
@@ -226,11 +227,12 @@ def swinging():
     return Built([*out, *clip(SIZE, 10, reach=0.04, long_hair=True)])
 
 
-def lock(drawn, beyond, until):
-    """Hair on the left from `beyond` to `until` beside the face's middle, between the lips and the chin."""
+def lock(drawn, beyond, until, rim=False):
+    """Hair on the left from `beyond` to `until` beside the face's middle, from the lips to where it fades or, with
+    `rim`, to the chin."""
     rows, columns = np.mgrid[:SIZE, :SIZE] / SIZE
     aside = drawn.landmarks[[234, 454], 0].mean() / SIZE - columns
-    low = drawn.landmarks[152, 1] / SIZE
+    low = drawn.landmarks[152, 1] / SIZE - (0 if rim else RIM / SIZE)
     return (drawn.labels == HAIR) & (rows > low - 0.07) & (rows < low) & (aside > beyond) & (aside < until)
 
 
@@ -238,7 +240,7 @@ def lock(drawn, beyond, until):
 def test_hair_that_swings_out_is_left_to_the_torso_layer(swinging, index):
     drawn = swinging.drawn[index]
     _, head_alpha, torso = swinging.layers(index)
-    away, kept = lock(drawn, 0.205, 0.235), lock(drawn, 0.14, 0.185)
+    away, kept = lock(drawn, 0.205, 0.235, rim=True), lock(drawn, 0.14, 0.185)
     assert away.sum() > 100 and (head_alpha[away] < 20).all()
     assert (torso[..., 3][away] > 250).all()
     assert np.abs(torso[..., :3][away].astype(int) - drawn.frame[away]).max() <= 2
@@ -256,10 +258,23 @@ def test_a_head_a_little_off_leaves_no_gap_in_long_hair(swinging, index):
     _, _, torso = swinging.layers(index)
     person = binary_erosion(drawn.person > 0.5, iterations=2)
     rows = np.arange(SIZE)[:, None] - drawn.landmarks[152, 1]
-    lower = lock(drawn, 0.13, 0.185) & (rows > -6)  # above where hair is cut from the head
-    border = (lock(drawn, 0.184, 0.21) | lower) & person
+    lower = lock(drawn, 0.13, 0.185, rim=True) & (rows > -6)  # above where hair is cut from the head
+    border = (lock(drawn, 0.184, 0.21, rim=True) | lower) & person
     assert border.sum() > 60 and (torso[..., 3][border] > 250).all()
     assert np.abs(torso[..., :3][border].astype(int) - drawn.frame[border]).max() < 12
+
+
+def test_hanging_hair_fades_out_towards_the_cut_over_the_frame_itself(swinging):
+    drawn = swinging.drawn[4]
+    _, head_alpha, torso = swinging.layers(4)
+    columns = lock(drawn, 0.14, 0.17, rim=True).any(0)
+    low = int(drawn.landmarks[152, 1])
+    strip = head_alpha[low - 14 : low + 8, columns].astype(float).mean(1)
+    assert strip[0] > 240 and strip[-1] < 5
+    assert (np.diff(strip) <= 1).all() and np.diff(strip).min() > -40  # no blunt end
+    rim = np.zeros((SIZE, SIZE), bool)
+    rim[low - 6 : low + 8, columns] = True
+    assert np.abs(torso[..., :3][rim].astype(int) - drawn.frame[rim]).max() < 12
 
 
 def test_hair_that_hangs_as_ever_is_head_beside_hair_that_swings(swinging):

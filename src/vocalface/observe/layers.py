@@ -45,9 +45,10 @@ layer: a head's Gaussians are rigid there and would leave it behind."""
 _SLACK = 0.03  # of half a face's width, by which the reach of hair that does not swing varies
 _ASIDE = 1.2  # |u| within which cheeks and ears are
 _REACH = (-1.0, 0.02, 40)  # the table of reaches: v from, v to, rows
-_SHARED = (16.0, 32.0)
+_SHARED = (16.0, 64.0)
 """Px at 512 of the head's long hair along its outer and its lower border that the torso layer shows too: a head that
 carries it a little otherwise opens no gap to what is not its own."""
+_FADE = 32.0  # px at 512 above its lower border over which hanging hair fades out of the head
 _PRIOR = 64  # side of the map of where hair hangs, over u in [-3, 3], v in [-1.5, 1]
 
 
@@ -173,10 +174,11 @@ class LayerBuilder:
         alpha = matte(frame, self.plate, person)
         above = cv2.GaussianBlur(shape.above_jaw(), (3, 3), 0)
         split = self._carried(self._head_share(above, cells, person, shape), shape)
+        shared = self._shared(split, above, shape)
+        split = self._fading(split, above, shape)
         head = alpha * split
         body = alpha - head
         labels = self._labels(cells, person, alpha, split, above, shape)
-        shared = self._shared(split, above, shape)
         torso = torso_layer(frame, self.plate, head, body, shape, shared)
         head_alpha = np.rint(head * 255).astype(np.uint8)
         return labels, head_alpha, torso
@@ -326,13 +328,25 @@ class LayerBuilder:
             return None
         u, v = shape.coordinates(WORK)
         beyond = _SHARED[0] - self._within(u, v) * (shape.half_width / shape.scale)
-        below = _SHARED[1] - (CUT - v) * (shape.height / shape.scale)
-        below[np.isinf(np.where(u < 0, *self._reach[:, -1]))] = -20
         beyond[np.abs(u) < _ASIDE] = -20
-        hanging = share > above + 0.3
-        below = self._full(below.clip(-20, 20).astype(np.float32)) * hanging
         beyond = self._full(beyond.clip(-20, 20).astype(np.float32))
+        below = (_SHARED[1] - self._over_cut(shape)) * (share > above + 0.3)
         return (np.maximum(beyond, below) / 4).clip(0, 1)
+
+    def _fading(self, share: np.ndarray, above: np.ndarray, shape: FaceShape) -> np.ndarray:
+        """The head's share [S, S], of which hanging hair fades out towards the cut: where the torso layer shows it too,
+        a head that is turned otherwise shows no blunt end."""
+        if not np.isfinite(self._reach).any():
+            return share
+        stays = (self._over_cut(shape) / _FADE).clip(0, 1)
+        return np.maximum(share * stays, np.minimum(share, above))
+
+    def _over_cut(self, shape: FaceShape) -> np.ndarray:
+        """How far above the cut, px at 512, float32 [S, S]; far on sides without long hair that ends within sight."""
+        u, v = shape.coordinates(WORK)
+        over = (CUT - v) * (shape.height / shape.scale)
+        over[np.isinf(np.where(u < 0, *self._reach[:, -1]))] = 99
+        return self._full(over.clip(-20, 99).astype(np.float32))
 
     def _labels(
         self,

@@ -22,7 +22,7 @@ from vocalface.types import AU_NAMES, FPS, CropBox, FaceTrack, Observations
 
 Progress = Callable[[int, int, str], None]
 LEAST_SEEN = 0.8  # share of frames in which the face must be seen
-VERSION = 9  # of what is computed; a change makes old folders stale
+VERSION = 10  # of what is computed; a change makes old folders stale
 
 
 def observe(
