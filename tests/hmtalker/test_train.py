@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import drawn
@@ -118,8 +119,6 @@ def test_resume_with_densification_gives_the_same_bits(material, tmp_path):
 
 
 def test_an_upper_face_is_found_again_by_pixels_above_the_nose_alone(material, whole):
-    from dataclasses import replace
-
     trainer = training.Trainer(material, TINY)
     trainer.restore(whole.state())
     i = material.train + 1
@@ -154,6 +153,17 @@ def test_training_refines_the_upper_face_of_every_frame_that_it_draws(material, 
     still = training.Trainer(material, TINY.replace(upper_steps=0))
     still.refine_upper(material.train, still.view(material.train), "audio", still.config.upper_steps)
     assert torch.equal(still.upper, torch.from_numpy(material.upper))
+
+
+def test_behind_a_head_that_hides_the_same_training_sees_another_colour(material):
+    frame = material.read(2)
+    view = training.view_of(frame, material, 2)
+    same = training.view_of(replace(frame, behind=frame.image), material, 2)  # a torso layer with the head's own hair
+    inside, outside = view.alpha > 0.95, view.alpha == 0
+    assert inside.any() and outside.any()
+    assert ((same.behind - same.image).abs().amax(-1)[inside] > 0.4).all()
+    assert torch.equal(same.behind[outside], same.image[outside])
+    assert torch.equal(same.image, view.image) and torch.equal(same.alpha, view.alpha)
 
 
 KILLED = """

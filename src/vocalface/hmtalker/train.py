@@ -88,10 +88,18 @@ def view_of(
         return torch.from_numpy(np.ascontiguousarray(a[cut])).to(device).float().div_(255)
 
     labels = torch.from_numpy(np.ascontiguousarray(frame.labels[cut])).to(device)
+    image, behind, alpha = tensor(frame.image), tensor(frame.behind), tensor(frame.alpha)
     return View(
-        i, tensor(frame.image), tensor(frame.behind), tensor(frame.alpha),
+        i, image, _hidden(image, behind, alpha), alpha,
         labels == MOUTH, labels == FACE, labels == HAIR, box, lips,
     )  # fmt: skip
+
+
+def _hidden(image: Tensor, behind: Tensor, alpha: Tensor) -> Tensor:
+    """What lies behind the head [h, w, 3], in another colour where the head hides the very same: there a head that is
+    transparent would look right, and long hair would end where the torso layer begins to show it too."""
+    same = (alpha > 0.9) & ((behind - image).abs().amax(-1) < 3 / 255)
+    return torch.where(same[..., None], (image + 0.5) % 1, behind)
 
 
 class Trainer:
