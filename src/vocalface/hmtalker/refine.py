@@ -11,15 +11,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Unknowns:
-    """What is refined: finite differences [K], large enough to be seen, and how far the tracker errs, [K]."""
+    """What is refined: finite differences, large enough to be seen, and how far the tracker errs; [K], or for all."""
 
-    difference: tuple[float, ...]
-    spread: tuple[float, ...]
+    difference: tuple[float, ...] | float
+    spread: tuple[float, ...] | float
 
 
 # Of (rotation vector rad, shift m), as in `scene.Poses`: finite differences of some tenths of a pixel. Nod and depth
 # are what landmarks get wrong: .01 rad and 2 mm rms on a real clip.
 POSE = Unknowns((3e-3, 3e-3, 3e-3, 4e-4, 4e-4, 2e-3), (0.02, 0.02, 0.02, 0.004, 0.004, 0.012))
+UPPER = Unknowns(0.2, 0.6)  # of the upper face's condition, in its own spread
 PRIOR = 1e-6  # of a squared spread against a squared pixel value
 HUBER = 0.03  # pixel values further off count less: hair that moves, a hand
 LONGEST = 10  # differences, in one step
@@ -44,7 +45,7 @@ def refine(
         target: [h, w, 3]; keep: [h, w] bool, the pixels that count.
     """
     keep = keep[..., None].to(target)
-    difference, spread = (torch.tensor(v).to(target) for v in (unknowns.difference, unknowns.spread))
+    difference, spread = (torch.tensor(v).to(target).expand(len(start)) for v in (unknowns.difference, unknowns.spread))
     count = float(keep.sum()) * 3
     if count == 0:
         return start

@@ -36,7 +36,7 @@ from vocalface.hmtalker.model import (
     draw_mask,
     draw_path,
 )
-from vocalface.hmtalker.refine import Unknowns, refine
+from vocalface.hmtalker.refine import UPPER, refine
 from vocalface.hmtalker.scene import Poses, draw, initial_fields, median_face
 from vocalface.nn.gradient import gradient_l1
 from vocalface.nn.ssim import l1_dssim
@@ -52,7 +52,6 @@ STAGES = tuple(STEPS)
 INNER_ABOVE, INNER_BELOW = [82, 13, 312], [87, 14, 317]  # landmarks of the inner lips' middle
 PARTING = [LOWER_AUS.index("AU25"), LOWER_AUS.index("AU26")]
 LIP_GAUSSIANS = 40  # of either lip, that tell how far it opens
-UPPER = 0.2, 0.6  # of the upper face's condition, in its own spread: finite difference, and how far it is off
 
 
 @dataclass
@@ -484,16 +483,16 @@ class Trainer:
         return loss.item()
 
     def pose_step(self) -> float:
-        """Refine one held-out frame's pose through the rasteriser, on pixels above the mouth only."""
+        """Refine one held-out frame's pose and upper face through the rasteriser, on pixels above the nose only."""
         i = self.material.train + self.step
-        loss = self.refine_pose(i, self.config.pose_refine_steps)
-        self.refine_upper(i, self.view(i), "audio", self.config.upper_steps)
-        return loss
-
-    def refine_pose(self, i: int, iterations: int) -> float:
         if not self.material.valid[i]:
             return 0.0
         view = self.view(i)
+        loss = self.refine_pose(i, view, self.config.pose_refine_steps)
+        self.refine_upper(i, view, "audio", self.config.upper_steps)
+        return loss
+
+    def refine_pose(self, i: int, view: View, iterations: int) -> float:
         rows = torch.arange(view.image.shape[0], device=self.device)[:, None] < self._nose(i)
         # Start where the last frame ended: the tracker's depth error drifts slowly.
         if i > 0 and not self.poses.delta[i].any():
@@ -507,7 +506,7 @@ class Trainer:
         Landmarks tell of a brow or a lid to a pixel or so, which is most of what a held-out upper face gets wrong.
         """
         height = int(np.clip(self._nose(i), 0, len(view.image)))
-        if not iterations or not self.material.valid[i] or height < 8:
+        if not iterations or height < 8:
             return
         c, camera, pose = self.config, self.material.camera, self.poses.at(i)
         x0, y0, x1, _ = view.box
@@ -527,8 +526,7 @@ class Trainer:
             return image + (1 - alpha)[..., None] * behind
 
         start = torch.zeros_like(self.upper_std[fixed:])
-        unknowns = Unknowns(*((value,) * len(start) for value in UPPER))
-        found = refine(picture, view.image[:height], keep, start, iterations, unknowns)
+        found = refine(picture, view.image[:height], keep, start, iterations, UPPER)
         self.upper[i] += self.upper_std * F.pad(found, (fixed, 0))
 
     def _nose(self, i: int) -> float:
