@@ -173,9 +173,7 @@ class LayerBuilder:
         cells = ColourModel.index(small)
         alpha = matte(frame, self.plate, person)
         above = cv2.GaussianBlur(shape.above_jaw(), (3, 3), 0)
-        split = self._carried(self._head_share(above, cells, person, shape), shape)
-        shared = self._shared(split, above, shape)
-        split = self._fading(split, above, shape)
+        split, shared = self._long_hair_share(self._head_share(above, cells, person, shape), above, shape)
         head = alpha * split
         body = alpha - head
         labels = self._labels(cells, person, alpha, split, above, shape)
@@ -288,13 +286,6 @@ class LayerBuilder:
         usual[~known | ~np.array(self.long_hair)[:, None]] = np.inf
         self._reach = np.maximum(usual, _ASIDE)  # where hair ends above the chin, what was found is the jaw
 
-    def _carried(self, share: np.ndarray, shape: FaceShape) -> np.ndarray:
-        """The head's share [S, S] without the hair that is further out than the head usually carries it."""
-        if not np.isfinite(self._reach).any():
-            return share
-        inside = self._within(*shape.coordinates(WORK)) * (shape.half_width / shape.scale)  # soft over 2 px at 512
-        return share * (self._full(inside.clip(-20, 20).astype(np.float32)) / 2 + 0.5).clip(0, 1)
-
     def _within(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         """How far within the head's usual reach places (u, v) are, half face widths; inf where none is known."""
         low, high, rows = _REACH
@@ -322,31 +313,40 @@ class LayerBuilder:
             share = np.maximum(share, self._full(loose))
         return share
 
-    def _shared(self, share: np.ndarray, above: np.ndarray, shape: FaceShape) -> np.ndarray | None:
-        """How much of the head's long hair the torso layer shows too, float32 [S, S], soft; None without any."""
+    def _long_hair_share(
+        self, share: np.ndarray, above: np.ndarray, shape: FaceShape
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Long hair between the head and the torso layer.
+
+        Further out than the head usually carries it, it is no head; hair that hangs fades out of the head towards the
+        cut; and along both borders the torso layer shows the head's hair too, so that a head that is turned otherwise
+        opens no gap and shows no blunt end.
+
+        Args:
+            share: [S, S] float32, the head's share of each pixel; above: [S, S] float32, of what is above the jaw.
+
+        Returns:
+            The head's share [S, S], and how much of it the torso layer shows too, float32 [S, S], soft; None where no
+            long hair ends within sight.
+        """
         if not np.isfinite(self._reach).any():
-            return None
+            return share, None
         u, v = shape.coordinates(WORK)
-        beyond = _SHARED[0] - self._within(u, v) * (shape.half_width / shape.scale)
+        # All in px at 512: soft over 2 at the outer border, over 4 where the torso layer begins.
+        within = self._within(u, v) * (shape.half_width / shape.scale)
+        over_cut = (CUT - v) * (shape.height / shape.scale)
+        over_cut[np.isinf(np.where(u < 0, *self._reach[:, -1]))] = 99
+        beyond = _SHARED[0] - within
         beyond[np.abs(u) < _ASIDE] = -20
-        beyond = self._full(beyond.clip(-20, 20).astype(np.float32))
-        below = (_SHARED[1] - self._over_cut(shape)) * (share > above + 0.3)
-        return (np.maximum(beyond, below) / 4).clip(0, 1)
-
-    def _fading(self, share: np.ndarray, above: np.ndarray, shape: FaceShape) -> np.ndarray:
-        """The head's share [S, S], of which hanging hair fades out towards the cut: where the torso layer shows it too,
-        a head that is turned otherwise shows no blunt end."""
-        if not np.isfinite(self._reach).any():
-            return share
-        stays = (self._over_cut(shape) / _FADE).clip(0, 1)
-        return np.maximum(share * stays, np.minimum(share, above))
-
-    def _over_cut(self, shape: FaceShape) -> np.ndarray:
-        """How far above the cut, px at 512, float32 [S, S]; far on sides without long hair that ends within sight."""
-        u, v = shape.coordinates(WORK)
-        over = (CUT - v) * (shape.height / shape.scale)
-        over[np.isinf(np.where(u < 0, *self._reach[:, -1]))] = 99
-        return self._full(over.clip(-20, 99).astype(np.float32))
+        within, over_cut, beyond = (
+            self._full(np.clip(field, -20, most).astype(np.float32))
+            for field, most in ((within, 20), (over_cut, 99), (beyond, 20))
+        )
+        share = share * (within / 2 + 0.5).clip(0, 1)
+        below = (_SHARED[1] - over_cut) * (share > above + 0.3)
+        shared = (np.maximum(beyond, below) / 4).clip(0, 1)
+        stays = (over_cut / _FADE).clip(0, 1)
+        return np.maximum(share * stays, np.minimum(share, above)), shared
 
     def _labels(
         self,
@@ -490,9 +490,9 @@ def torso_layer(
         colour, alpha = _unmix(
             frame[both][None], plate[both][None], np.rint(255 * (head + body)[both][None]).astype(np.uint8)
         )
-        part = alpha[0] * shared[both]
-        rest = out[both][:, 3] * (1 - shared[both])
-        mixed = (colour[0] * part[:, None] + out[both][:, :3] * rest[:, None]) / np.maximum(part + rest, 1e-3)[:, None]
+        under, weight = out[both], shared[both]
+        part, rest = alpha[0] * weight, under[:, 3] * (1 - weight)
+        mixed = (colour[0] * part[:, None] + under[:, :3] * rest[:, None]) / np.maximum(part + rest, 1e-3)[:, None]
         out[both] = np.rint(np.column_stack([mixed, part + rest])).astype(np.uint8)
     out = cv2.copyTo(out, out[..., 3], np.zeros_like(out))
     return out
