@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from test_animate import portrait
 
+from vocalface.observe.indices import LIPS_OUTER
 from vocalface.sadtalker import rig
 from vocalface.sadtalker.drive import Puppet
 from vocalface.sadtalker.motion import Pose
 
-OUTER = [61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146]
 LIP, LINE = (200, 110, 105), (40, 12, 10)
 
 
@@ -20,7 +20,7 @@ def with_lips(line=LINE):
     given = portrait()
     image = given.image.copy()
     places = given.landmarks[:, :2]
-    cv2.fillPoly(image, [np.round((places[OUTER] - 0.5) * 16).astype(np.int32)], LIP, cv2.LINE_AA, shift=4)
+    cv2.fillPoly(image, [np.round((places[LIPS_OUTER] - 0.5) * 16).astype(np.int32)], LIP, cv2.LINE_AA, shift=4)
     between = (places[rig.LIP_UPPER] + places[rig.LIP_LOWER]) / 2
     cv2.polylines(image, [np.round((between - 0.5) * 16).astype(np.int32)], False, line, 2, cv2.LINE_AA, shift=4)
     return replace(given, image=image)
@@ -51,7 +51,7 @@ def test_lips_at_rest_and_lips_shut_are_the_portraits_own(puppet, lined):
     puppet.draw(Pose(jaw=0.01, aperture=0.012))  # of which nothing stays
     for pose in (Pose(), Pose(aperture=0.0), Pose(angles=(0.3, 0.1, 0.0)), Pose(brow=0.003, blink=0.5)):
         assert np.array_equal(puppet.draw(pose), lined.draw(pose))
-    image, places = puppet.portrait.image, puppet.portrait.landmarks[OUTER, :2]
+    image, places = puppet.portrait.image, puppet.portrait.landmarks[LIPS_OUTER, :2]
     (x0, y0), (x1, y1) = places.min(0).astype(int), places.max(0).astype(int) + 1
     off = np.abs(puppet.draw(Pose())[y0:y1, x0:x1].astype(int) - image[y0:y1, x0:x1])
     assert np.median(off) <= 1 and off.mean() < 2  # it is drawn finer than the line is sharp

@@ -8,7 +8,7 @@ import numpy as np
 
 from vocalface.presenter import body
 from vocalface.sadtalker.motion import Pose
-from vocalface.sadtalker.rig import PARTED, Rig, smoothstep
+from vocalface.sadtalker.rig import GREY, PARTED, Rig, smoothstep
 
 FRONT, LEVEL, HALF = 0.0890, body.MOUTH_LEVEL, 0.026  # of the modelled mouth: incisors' z, y of the lips, half width
 BEHIND = 0.0045  # m, incisors behind the lips' contact
@@ -91,7 +91,7 @@ def toned(color: np.ndarray, rig: Rig, image: np.ndarray) -> np.ndarray:
     bright = float(skin.max())
     red = (lips[0] - lips[1:].max()) / max(lips.max(), 1e-3)
     vivid = float(np.clip(max((bright - skin.min()) / max(bright, 1e-3), red) / 0.45, 0, 1))
-    grey = color @ np.array([0.3, 0.59, 0.11])
+    grey = color @ GREY
     color = grey[:, None] + vivid * (color - grey[:, None])
     cast = (skin / max(bright, 1e-3)) ** 0.25
     return np.clip(color * cast * np.clip(1.15 * bright + 0.12, 0.15, 1.1), 0, 1)

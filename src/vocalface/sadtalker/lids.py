@@ -9,14 +9,14 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.linalg import splu
 
+from vocalface.observe.indices import BROW_LEFT, BROW_RIGHT
 from vocalface.observe.masks import disc
 from vocalface.render.mesh import render_mesh
-from vocalface.sadtalker.rig import BROWS, LASH, Rig, holes, smoothstep, window
+from vocalface.sadtalker.rig import GREY, LASH, Rig, holes, px_per_metre, smoothstep, window
 
 COLUMNS, ROWS = 48, 24  # of the strip that holds an eye's lashes
 DARK = 0.72  # of the skin about the eye: darker is a lash, and no colour of a lid
 FAINTEST = 0.62  # of a lid's brightness: where two lids meet there is always a line
-BROWS_BELOW = ([46, 53, 52, 65, 55], [285, 295, 282, 283, 276])  # the lower edges of `BROWS`
 SHUT = 0.94  # share of the way at which the lids meet: the lower one comes up a little
 
 
@@ -38,7 +38,7 @@ class Lids:
         self.rig, self.eyes = rig, []
         seen = image.astype(np.float32) / 255
         healed = seen.copy()
-        lash = LASH * float(np.linalg.norm(rig.uv[454] - rig.uv[234])) / 0.14
+        lash = LASH * px_per_metre(rig.uv)
         for rim, _, _ in holes(rig.rest.astype(np.float64))[:-1]:
             upper, lower = rim[: len(rim) // 2], rim[len(rim) // 2 :]
             eye = self._heal(seen, healed, upper, lower, lash)
@@ -66,7 +66,7 @@ class Lids:
         cv2.fillPoly(inside, [np.round((rim - (x0, y0) - 0.5) * 16).astype(np.int32)], 1, shift=4)
         # Lashes, make-up and the rim's shadow beside the eye are no skin either.
         near = cv2.dilate(inside, np.ones((3, 3), np.uint8), iterations=max(round(0.25 * height + 0.3 * lash), 1))
-        grey = part @ np.array([0.3, 0.59, 0.11], np.float32)
+        grey = part @ GREY
         ring = (near > 0) & (inside == 0)
         unsure = inside > 0
         if ring.any():
@@ -145,8 +145,9 @@ class Lids:
 def brows(rig: Rig, size: int) -> np.ndarray:
     """1 where the brows are [S, S] uint8: as dark as lashes, but nothing that a closed lid hides."""
     out = np.zeros((size, size), np.uint8)
-    for upper, lower in zip(BROWS, BROWS_BELOW):
-        cv2.fillPoly(out, [np.round((rig.uv[[*upper, *lower[::-1]]] - 0.5) * 16).astype(np.int32)], 1, shift=4)
+    for brow in (BROW_LEFT, BROW_RIGHT):  # the upper edge's five, then the lower edge's, both inwards
+        outline = rig.uv[[*brow[:5], *brow[:4:-1]]]
+        cv2.fillPoly(out, [np.round((outline - 0.5) * 16).astype(np.int32)], 1, shift=4)
     return out
 
 
@@ -210,8 +211,7 @@ def lashes(part: np.ndarray, skin: np.ndarray, top: np.ndarray, above: float, be
     down = -above + (np.arange(ROWS) + 0.5)[:, None] / ROWS * (above + below)
     at_x = np.broadcast_to(x - 0.5, (ROWS, COLUMNS)).astype(np.float32)
     at_y = (np.interp(x, top[:, 0], top[:, 1]) + down - 0.5).astype(np.float32)
-    grey = np.array([0.3, 0.59, 0.11], np.float32)
-    eye, lid = (cv2.remap(image @ grey, at_x, at_y, cv2.INTER_LINEAR) for image in (part, skin))
+    eye, lid = (cv2.remap(image @ GREY, at_x, at_y, cv2.INTER_LINEAR) for image in (part, skin))
     # In the strip the eye itself, under the edge, and the fold, far over it, do not count.
     own = np.exp(-((np.minimum(down, 0) / (0.5 * above)) ** 2)) * smoothstep(0, 0.3, (down + above) / above)
     own *= 1 - smoothstep(0.0, 1.0, down / max(below, 1e-3))

@@ -5,17 +5,17 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from vocalface.sadtalker.rig import FACE_WIDTH, LIP_LOWER, LIP_UPPER, PARTED, Rig, smoothstep
+from vocalface.observe.indices import LIPS_OUTER
+from vocalface.sadtalker.rig import GREY, LIP_LOWER, LIP_UPPER, PARTED, Rig, px_per_metre, smoothstep
 
 EDGES = (
-    (LIP_UPPER, [61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291], 0.72),
-    (LIP_LOWER, [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291], 0.80),
+    (LIP_UPPER, LIPS_OUTER[:11], 0.72),
+    (LIP_LOWER, [LIPS_OUTER[0], *LIPS_OUTER[:9:-1]], 0.80),
 )  # inner and outer edge of each lip, and what is left of its brightness where it rounds inwards
 HEALED = 0.5  # of a lip's height: so far from its inner edge the line of contact may darken it
 OWN = (0.35, 0.75)  # of a lip's height: between these it has its own colour
 COLUMNS, ROWS = 48, 7  # at which a lip's own colour is looked up
 OPENING = (0.0002, 0.0016)  # m further apart than in the portrait: from none to all of the line is gone
-GREY = np.array([0.3, 0.59, 0.11], np.float32)
 
 
 class Lips:
@@ -25,7 +25,7 @@ class Lips:
         """image: [S, S, 3] uint8, the portrait."""
         upper, lower = rig.uv[LIP_UPPER].astype(np.float64), rig.uv[LIP_LOWER].astype(np.float64)
         self.rest = np.linalg.norm(lower - upper, axis=1)  # [11] px between the lips
-        self.metre = float(np.linalg.norm(rig.uv[454] - rig.uv[234])) / FACE_WIDTH  # px
+        self.metre = px_per_metre(rig.uv)
         points = np.concatenate([rig.uv[[*inner, *outer]] for inner, outer, _ in EDGES])
         low = np.clip(np.floor(points.min(0)) - 2, 0, len(image)).astype(int)
         high = np.clip(np.ceil(points.max(0)) + 2, 0, len(image)).astype(int)

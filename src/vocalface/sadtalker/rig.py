@@ -30,6 +30,7 @@ from vocalface.sadtalker.motion import Pose
 from vocalface.types import Camera
 
 FACE_WIDTH = 0.14  # m, tragus to tragus
+GREY = np.array([0.3, 0.59, 0.11], np.float32)  # brightness of RGB
 FOCAL = 2.5  # image sides
 GRID = 20  # px at 512 between vertices around the face
 LIP_UPPER = [78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308]
@@ -190,7 +191,7 @@ def build(landmarks: np.ndarray, size: int, model: str = "auto") -> Rig:
     """
     camera, fitted = view(size), measure(landmarks, size, model)
     points = landmarks[:LANDMARKS].astype(np.float64)
-    per_metre = np.linalg.norm(points[454] - points[234]) / FACE_WIDTH
+    per_metre = px_per_metre(points)
     points[:, 2] = depth(points, fitted, per_metre)
     across = points[263] - points[33]
     x_axis = across / np.linalg.norm(across)
@@ -323,6 +324,11 @@ def lips(local: np.ndarray, size: float) -> Mouth:
     depth = float((upper[5, 2] + lower[5, 2]) / 2)
     gap = np.maximum(lower[:, 1] - upper[:, 1], 0)
     return Mouth(float(x[0]), float(x[-1]), x, upper[:, 1], lower[:, 1], depth, float(gap.max()), size)
+
+
+def px_per_metre(points: np.ndarray) -> float:
+    """Of a face's landmarks, px: it is taken to be `FACE_WIDTH` wide."""
+    return float(np.linalg.norm(points[454] - points[234])) / FACE_WIDTH
 
 
 def holes(local: np.ndarray) -> list[tuple[list[int], bool, float]]:
