@@ -1,6 +1,7 @@
 """Pose refinement through the rasteriser finds a known pose again."""
 
 import numpy as np
+import pytest
 import torch
 
 from vocalface.hmtalker.refine import refine
@@ -36,7 +37,8 @@ def scene():
 def test_a_known_pose_is_found():
     picture = scene()
     truth = torch.tensor([0.02, -0.015, 0.01, 0.001, -0.0015, 0.006])
-    found = refine(picture, picture(truth), torch.ones(SIZE, SIZE, dtype=torch.bool), torch.zeros(6), 6)
+    found, left = refine(picture, picture(truth), torch.ones(SIZE, SIZE, dtype=torch.bool), torch.zeros(6), 6)
+    assert left < 1e-3
     np.testing.assert_allclose(found[:3], truth[:3], atol=2e-3)
     np.testing.assert_allclose(found[3:], truth[3:], atol=1e-3)
 
@@ -49,8 +51,9 @@ def test_no_step_makes_the_picture_worse_and_masked_pixels_do_not_count():
     spoilt = target.clone()
     spoilt[60:] = 1.0
     start = torch.tensor([0.0, 0.01, 0, 0.001, 0, 0])
-    error = [((picture(refine(picture, spoilt, keep, start, n)) - target)[:60]).abs().mean() for n in (0, 1, 3)]
+    error = [((picture(refine(picture, spoilt, keep, start, n)[0]) - target)[:60]).abs().mean() for n in (0, 1, 3)]
     assert error[0] > error[1] >= error[2]
-    same = refine(picture, target, keep, start, 3)
-    torch.testing.assert_close(refine(picture, spoilt, keep, start, 3), same)
-    assert refine(picture, target, keep & False, start, 3) is start
+    same, left = refine(picture, target, keep, start, 3)
+    assert left == pytest.approx(float(((picture(same) - target) * keep[..., None]).abs().mean()), rel=1e-4)
+    torch.testing.assert_close(refine(picture, spoilt, keep, start, 3)[0], same)
+    assert refine(picture, target, keep & False, start, 3) == (start, 0.0)

@@ -102,6 +102,24 @@ def test_resume_in_every_stage_gives_the_same_bits(material, whole, tmp_path, st
     assert digest(second) == digest(whole)
 
 
+def test_frames_refined_in_turn_give_the_bits_of_frames_refined_in_a_second_thread(
+    material, whole, tmp_path, monkeypatch
+):
+    class InTurn:
+        def __init__(self, threads):
+            pass
+
+        def submit(self, work):
+            done = training.Future()
+            done.set_result(work())
+            return done
+
+    monkeypatch.setattr(training, "ThreadPoolExecutor", InTurn)
+    one = training.Trainer(material, TINY)
+    training.run(one, tmp_path)
+    assert digest(one) == digest(whole)
+
+
 def test_resume_with_densification_gives_the_same_bits(material, tmp_path):
     config = TINY.replace(
         init="random", densify_from=4, densify_until=28, densify_every=6, densify_gradient=1e-6,
@@ -142,7 +160,7 @@ def test_an_upper_face_is_found_again_by_pixels_above_the_nose_alone(material, w
         trainer.upper[i] = tracked
         before = (picture() - truth)[:nose].abs().mean()
         trainer.refine_upper(i, replace(view, image=torch.cat([truth[:nose], below])), "audio", 4)
-        assert (picture() - truth)[:nose].abs().mean() < 0.4 * before
+        assert (picture() - truth)[:nose].abs().mean() < 0.5 * before
         found.append(trainer.upper[i].clone())
     assert torch.equal(*found)
 

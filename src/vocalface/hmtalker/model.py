@@ -301,7 +301,12 @@ class FaceField(nn.Module):
         if self.config.deformation == "linear":
             return self._delta(regions[0] @ self.mix(torch.cat([c_u, c_f])))  # [N, C, K] @ [K]
         h, lower, upper = regions
-        return self._delta(self.head(torch.cat([h, c_u * upper, c_f * lower], dim=-1)))
+        first, _, second, _, last = self.head
+        # Matrix products of odd widths take up to twice as long: zeros fill them up.
+        spare, unused = -first.in_features % 8, -last.out_features % 8
+        x = torch.cat([h, c_u * upper, c_f * lower, h.new_zeros(len(h), spare)], dim=-1)
+        x = second((x @ F.pad(first.weight, (0, spare)).T).relu()).relu()
+        return self._delta(x @ F.pad(last.weight, (0, 0, 0, unused)).T)
 
     def deform_upper(self, regions: tuple[Tensor, ...], c_f: Tensor) -> Callable[[Tensor], Delta]:
         """`deform` as a function of c_u, for many of them: what the first layer makes of the rest is computed once."""

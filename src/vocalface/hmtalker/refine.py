@@ -34,8 +34,8 @@ def refine(
     start: Tensor,
     iterations: int,
     unknowns: Unknowns = POSE,
-) -> Tensor:
-    """The correction [K] near `start` under which `picture` looks like `target`.
+) -> tuple[Tensor, float]:
+    """The correction [K] near `start` under which `picture` looks like `target`, and the mean error that is left.
 
     K + 1 drawings an iteration; of a pose one iteration goes most of the way, three all of it, where a hundred steps of
     gradient descent would. A step that makes the picture worse is shortened once, then refused.
@@ -48,7 +48,7 @@ def refine(
     difference, spread = (torch.tensor(v).to(target).expand(len(start)) for v in (unknowns.difference, unknowns.spread))
     count = float(keep.sum()) * 3
     if count == 0:
-        return start
+        return start, 0.0
 
     def error(delta: Tensor) -> Tensor:
         return ((picture(delta) - target) * keep).flatten()
@@ -71,4 +71,4 @@ def refine(
                 break
         else:
             break
-    return delta
+    return delta, float(rest.abs().mean())

@@ -6,10 +6,14 @@ Stages follow the paper (section 3.4); what the presets change is said in `PAPER
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import functools
 import hashlib
 import shutil
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +44,7 @@ from vocalface.hmtalker.refine import UPPER, refine
 from vocalface.hmtalker.scene import Poses, draw, initial_fields, median_face
 from vocalface.nn.gradient import gradient_l1
 from vocalface.nn.ssim import l1_dssim
+from vocalface.render import native
 from vocalface.training import checkpoint
 from vocalface.training.files import check_writable
 from vocalface.training.loop import Loop, SkipStep, finite_gradients
@@ -101,6 +106,16 @@ def _hidden(image: Tensor, behind: Tensor, alpha: Tensor) -> Tensor:
     return torch.where(same[..., None], (image + 0.5) % 1, behind)
 
 
+@dataclass
+class Ahead:
+    """What a second thread does for the step that comes next."""
+
+    stage: str
+    step: int
+    frame: int
+    view: Future[View]  # done when the frame's pose and upper face are refined
+
+
 class Trainer:
     """The state of a training run and its step functions.
 
@@ -139,6 +154,9 @@ class Trainer:
         self._easy = incremental_lists(material, self.trainable)
         self._optimisers: dict[str, torch.optim.Optimizer] = {}
         self._grad2d: dict[str, tuple[Tensor, Tensor]] = {}
+        self._twin: Trainer | None = None
+        self._ahead: Ahead | None = None
+        self._tracked = ("", -1)  # stage and step whose frame is refined already
         self.to(device)
 
     def to(self, device: torch.device | str) -> Trainer:
@@ -150,7 +168,7 @@ class Trainer:
             module.to(self.device)
         if self.lpips is not None:
             self.lpips.to(self.device)
-        self._optimisers, self._grad2d = {}, {}
+        self._optimisers, self._grad2d, self._twin = {}, {}, None
         self.__dict__.pop("teacher", None)
         return self
 
@@ -163,9 +181,11 @@ class Trainer:
         }  # fmt: skip
 
     def state(self) -> dict:
+        self._take_ahead()
         return {
             "stage": self.stage,
             "step": self.step,
+            "tracked": self._tracked[1] if self._tracked[0] == self.stage else -1,
             "smooth": self.smooth,
             "face_net": self.face_net.state_dict(),
             "mouth_net": self.mouth_net.state_dict(),
@@ -186,6 +206,7 @@ class Trainer:
                 getattr(field, key).data = torch.as_tensor(value, device=self.device).clone()
         self.face_net.load_state_dict(state["face_net"])
         self.mouth_net.load_state_dict(state["mouth_net"])
+        self._ahead, self._tracked = None, (self.stage, int(state.get("tracked", -1)))
         self.poses.delta.copy_(torch.as_tensor(state["poses"]))
         self.upper.copy_(torch.as_tensor(state["upper"]))
         self.curves = np.asarray(state["curves"]).tolist()
@@ -310,7 +331,8 @@ class Trainer:
         if stage == "fuse" and self.stage != "fuse":
             self._optimisers = {}  # joint training starts its moments afresh
         self.stage, self.step = stage, step
-        loss = getattr(self, STEPS[stage])()
+        with sharing(2 if stage in ("face", "fuse") else 1):  # see `tracked`
+            loss = getattr(self, STEPS[stage])()
         self.smooth = loss if step == 0 else 0.98 * self.smooth + 0.02 * loss
         if step % 20 == 19:
             self.curves.append([STAGES.index(stage), step + 1, self.smooth, len(self.face)])
@@ -367,15 +389,10 @@ class Trainer:
         c, gen = self.config, self.generator()
         done = self.step / max(c.face_steps, 1)
         warm = self.step < c.warmup_steps
-        easy = None
-        if self.step % 15 == 0 and done < 0.8:
-            easy = self._easy.opening(done) if warm else self._easy.blink(done)
-        i = self.pick(gen, easy)
-        view = self.view(i)
+        i, view = self.tracked(gen)
         drop_hair = not warm and self.step % 7 != 0 and done < 0.92 and c.attention_weight > 0 and c.preset == "paper"
         delta = motion = None
         if not warm:
-            self._settle(i, view)
             path = draw_path(c, gen, self.step)
             mask = draw_mask(c, gen).to(self.device) if path == "masked" else None
             motion, _ = self.motion(i, path, gen, mask)
@@ -444,12 +461,7 @@ class Trainer:
     def fuse_step(self) -> float:
         c, gen = self.config, self.generator()
         done = self.step / max(c.fuse_steps, 1)
-        i = self.pick(gen)
-        view = self.view(i)
-        if c.fuse_motion:
-            self._settle(i, view)
-            if self.step < len(self.trainable):  # each frame once
-                self.refine_upper(i, view, "vanilla", min(c.upper_steps, 1))
+        i, view = self.tracked(gen)
         path = draw_path(c, gen, self.step) if c.fuse_motion else "audio"
         mask = draw_mask(c, gen).to(self.device) if path == "masked" else None
         with torch.set_grad_enabled(c.fuse_motion):
@@ -526,17 +538,79 @@ class Trainer:
             return image + (1 - alpha)[..., None] * behind
 
         start = torch.zeros_like(self.upper_std[fixed:])
-        found = refine(picture, view.image[:height], keep, start, iterations, UPPER)
+        found, _ = refine(picture, view.image[:height], keep, start, iterations, UPPER)
         self.upper[i] += self.upper_std * F.pad(found, (fixed, 0))
 
     def _nose(self, i: int) -> float:
         """Row of the nose's tip in the head's box: below it speech moves pixels."""
         return float(self.material.landmarks[i, 2, 1] - self.material.box[1])
 
-    def _settle(self, i: int, view: View) -> None:
-        """The pose of a training frame before its pixels teach the field: taught under wrong poses it is blurred."""
-        if self.config.pose_steps:
-            self._refine(i, view, "vanilla", ~view.mouth, self.config.pose_steps)
+    # ---------------------------------------------------------------------------------------------- training frames
+    def tracked(self, gen: torch.Generator) -> tuple[int, View]:
+        """The frame that this step learns from and its pixels; its pose, and its upper face, are refined before they
+        teach the field: taught under wrong poses it is blurred.
+
+        That is as much work as the step itself. So a second thread does it for the next step, with a twin whose field
+        stays as it stood before this one: a frame is refined by the field of one step ago, in every run.
+        """
+        self._take_ahead()
+        i, ahead, self._ahead = self._frame(gen), self._ahead, None
+        if ahead is not None and (ahead.stage, ahead.step) == (self.stage, self.step):
+            view = ahead.view.result()
+        else:  # a stage begins, or a run that was interrupted
+            view = self.view(i)
+            if self._tracked != (self.stage, self.step):
+                self._track(i, view)
+        if self.step + 1 < self.lengths()[self.stage]:
+            self._ahead = self._look_ahead()
+        return i, view
+
+    def _frame(self, gen: torch.Generator) -> int:
+        """The frame that a step of the face's or the fuse stage learns from."""
+        c, easy = self.config, None
+        done = self.step / max(c.face_steps, 1)
+        if self.stage == "face" and self.step % 15 == 0 and done < 0.8:
+            easy = self._easy.opening(done) if self.step < c.warmup_steps else self._easy.blink(done)
+        return self.pick(gen, easy)
+
+    def _track(self, i: int, view: View) -> View:
+        """Refine what a training frame's tracker said, as often as the stage wants it."""
+        c = self.config
+        learns = c.fuse_motion if self.stage == "fuse" else self.step >= c.warmup_steps
+        if learns and c.pose_steps:
+            self._refine(i, view, "vanilla", ~view.mouth, c.pose_steps)
+        if learns and self.stage == "fuse" and self.step < len(self.trainable):  # each frame once
+            self.refine_upper(i, view, "vanilla", min(c.upper_steps, 1))
+        return view
+
+    def _look_ahead(self) -> Ahead:
+        if self._twin is None:
+            self._twin = twin = copy.copy(self)
+            twin.face, twin.face_net, twin.poses = map(copy.deepcopy, (self.face, self.face_net, self.poses))
+            twin.upper, twin._pool = self.upper.clone(), ThreadPoolExecutor(1)
+        twin = self._twin
+        for mine, its in ((self.face, twin.face), (self.face_net, twin.face_net)):
+            for a, b in zip(mine.parameters(), its.parameters()):
+                b.data = a.detach().clone()
+        twin.stage, twin.step = self.stage, self.step + 1
+        i = twin._frame(twin.generator())
+        twin.poses.delta[i], twin.upper[i] = self.poses.delta[i], self.upper[i]
+        if self.device.type == "cpu":
+            view = twin._pool.submit(lambda: twin._track(i, twin.view(i)))
+        else:
+            view = Future()
+            view.set_result(twin._track(i, twin.view(i)))
+        return Ahead(twin.stage, twin.step, i, view)
+
+    def _take_ahead(self) -> None:
+        """What was refined ahead becomes this trainer's."""
+        ahead = self._ahead
+        if ahead is None:
+            return
+        ahead.view.result()
+        self.poses.delta[ahead.frame] = self._twin.poses.delta[ahead.frame]
+        self.upper[ahead.frame] = self._twin.upper[ahead.frame]
+        self._tracked = (ahead.stage, ahead.step)
 
     @torch.no_grad()
     def _refine(self, i: int, view: View, path: str, keep: Tensor, iterations: int) -> float:
@@ -548,8 +622,8 @@ class Trainer:
             image, alpha = draw(gaussians, self.poses.at(i, correction), self.material.camera, view.box)
             return image + (1 - alpha)[..., None] * view.behind
 
-        self.poses.delta[i] = refine(picture, view.image, keep, self.poses.delta[i].clone(), iterations)
-        return ((picture(self.poses.delta[i]) - view.image).abs() * keep[..., None]).mean().item()
+        self.poses.delta[i], error = refine(picture, view.image, keep, self.poses.delta[i].clone(), iterations)
+        return error
 
     @torch.no_grad()
     def match_amplitude(self, limit: float = 1.4) -> Tensor | None:
@@ -698,6 +772,18 @@ class Trainer:
                 for group in optimiser.param_groups:
                     group["lr"] *= 0.5
             optimiser.step()
+
+
+@contextlib.contextmanager
+def sharing(users: int) -> Iterator[None]:
+    """While several threads of this process work: each draws, and multiplies matrices, with its part of the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // users))
+    try:
+        with native.shared(users):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 # ----------------------------------------------------------------------------------------------------- frame selection

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
 import platform
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -71,10 +73,26 @@ def available(name: str = "gaussians") -> bool:
     return True
 
 
+_users = 1
+
+
 def threads() -> int:
-    """Threads to draw with: `VOCALFACE_THREADS`, else the processors this process may use, at most 16."""
+    """Threads to draw with: `VOCALFACE_THREADS`, else the processors this process may use, at most 16; of `shared` ones
+    this user's part."""
     chosen = os.environ.get("VOCALFACE_THREADS", "")
-    return int(chosen) if chosen.isdigit() and int(chosen) > 0 else min(_processors(), 16)
+    count = int(chosen) if chosen.isdigit() and int(chosen) > 0 else min(_processors(), 16)
+    return max(1, count // _users)
+
+
+@contextlib.contextmanager
+def shared(users: int) -> Iterator[None]:
+    """While several threads of this process draw at the same time."""
+    global _users
+    before, _users = _users, users
+    try:
+        yield
+    finally:
+        _users = before
 
 
 @functools.cache
