@@ -584,20 +584,21 @@ class Trainer:
         return view
 
     def _look_ahead(self) -> Ahead:
+        """Sends the twin, with the field of now, to the frame of the next step."""
         if self._twin is None:
             self._twin = twin = copy.copy(self)
             twin.face, twin.face_net, twin.poses = map(copy.deepcopy, (self.face, self.face_net, self.poses))
             twin.upper, twin._pool = self.upper.clone(), ThreadPoolExecutor(1)
         twin = self._twin
         for mine, its in ((self.face, twin.face), (self.face_net, twin.face_net)):
-            for a, b in zip(mine.parameters(), its.parameters()):
-                b.data = a.detach().clone()
+            for new, old in zip(mine.parameters(), its.parameters()):
+                old.data = new.detach().clone()  # not in place: what the field has of Gaussians grows and shrinks
         twin.stage, twin.step = self.stage, self.step + 1
         i = twin._frame(twin.generator())
         twin.poses.delta[i], twin.upper[i] = self.poses.delta[i], self.upper[i]
         if self.device.type == "cpu":
             view = twin._pool.submit(lambda: twin._track(i, twin.view(i)))
-        else:
+        else:  # one queue, one after another
             view = Future()
             view.set_result(twin._track(i, twin.view(i)))
         return Ahead(twin.stage, twin.step, i, view)
