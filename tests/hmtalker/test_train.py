@@ -143,7 +143,7 @@ def test_an_upper_face_is_found_again_by_pixels_above_the_nose_alone(material, w
     tracked, view = trainer.upper[i].clone(), trainer.view(i)
     torch.manual_seed(0)
     for p in trainer.face_net.head.parameters():  # a face that moves at a glance
-        p.data += 0.2 * torch.randn_like(p)
+        p.data += 0.4 * torch.randn_like(p)
 
     def picture() -> torch.Tensor:
         with torch.no_grad():
@@ -160,7 +160,7 @@ def test_an_upper_face_is_found_again_by_pixels_above_the_nose_alone(material, w
         trainer.upper[i] = tracked
         before = (picture() - truth)[:nose].abs().mean()
         trainer.refine_upper(i, replace(view, image=torch.cat([truth[:nose], below])), "audio", 4)
-        assert (picture() - truth)[:nose].abs().mean() < 0.5 * before
+        assert (picture() - truth)[:nose].abs().mean() < 0.4 * before
         found.append(trainer.upper[i].clone())
     assert torch.equal(*found)
 

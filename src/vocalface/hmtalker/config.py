@@ -108,9 +108,7 @@ class Config:
     # --- bookkeeping -------------------------------------------------------------------------------------------
     val_fraction: float = 1 / 11  # the clip's tail, never trained on
     pose_refine_steps: int = 0  # Gauss-Newton steps on a held-out frame's pose, without mouth pixels
-    upper_steps: int = (
-        0  # the same on its upper face, on pixels above the nose's tip; of a training frame's one at most
-    )
+    upper_steps: int = 0  # the same on its upper face, above the nose's tip; of a training frame's one at most
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:

@@ -301,12 +301,10 @@ class FaceField(nn.Module):
         if self.config.deformation == "linear":
             return self._delta(regions[0] @ self.mix(torch.cat([c_u, c_f])))  # [N, C, K] @ [K]
         h, lower, upper = regions
-        first, _, second, _, last = self.head
-        # Matrix products of odd widths take up to twice as long: zeros fill them up.
-        spare, unused = -first.in_features % 8, -last.out_features % 8
+        first = self.head[0].weight
+        spare = -first.shape[1] % 8  # matrix products of odd widths take up to twice as long: zeros fill them up
         x = torch.cat([h, c_u * upper, c_f * lower, h.new_zeros(len(h), spare)], dim=-1)
-        x = second((x @ F.pad(first.weight, (0, spare)).T).relu()).relu()
-        return self._delta(x @ F.pad(last.weight, (0, 0, 0, unused)).T)
+        return self._after_first(x @ F.pad(first, (0, spare)).T)
 
     def deform_upper(self, regions: tuple[Tensor, ...], c_f: Tensor) -> Callable[[Tensor], Delta]:
         """`deform` as a function of c_u, for many of them: what the first layer makes of the rest is computed once."""
@@ -315,7 +313,12 @@ class FaceField(nn.Module):
         h, lower, upper = regions
         own, by_upper, by_lower = self.head[0].weight.split([h.shape[1], upper.shape[1], lower.shape[1]], dim=1)
         rest = h @ own.T + (c_f * lower) @ by_lower.T
-        return lambda c_u: self._delta(self.head[1:](rest + upper @ (c_u * by_upper).T))
+        return lambda c_u: self._after_first(rest + upper @ (c_u * by_upper).T)
+
+    def _after_first(self, x: Tensor) -> Delta:
+        """What the deformation's other layers make of its first one's products [N, 64]."""
+        last = self.head[4].weight
+        return self._delta(self.head[1:4](x) @ F.pad(last, (0, 0, 0, -len(last) % 8)).T)
 
     def _delta(self, out: Tensor) -> Delta:
         colors = 0.1 * out[:, 10:13] if self.config.color_motion else None

@@ -331,7 +331,8 @@ class Trainer:
         if stage == "fuse" and self.stage != "fuse":
             self._optimisers = {}  # joint training starts its moments afresh
         self.stage, self.step = stage, step
-        with sharing(2 if stage in ("face", "fuse") else 1):  # see `tracked`
+        two = self.device.type == "cpu" and any(self._refinements(step))
+        with sharing(2 if two else 1):  # see `tracked`
             loss = getattr(self, STEPS[stage])()
         self.smooth = loss if step == 0 else 0.98 * self.smooth + 0.02 * loss
         if step % 20 == 19:
@@ -561,7 +562,7 @@ class Trainer:
             view = self.view(i)
             if self._tracked != (self.stage, self.step):
                 self._track(i, view)
-        if self.step + 1 < self.lengths()[self.stage]:
+        if self.step + 1 < self.lengths()[self.stage] and any(self._refinements(self.step + 1)):
             self._ahead = self._look_ahead()
         return i, view
 
@@ -573,14 +574,21 @@ class Trainer:
             easy = self._easy.opening(done) if self.step < c.warmup_steps else self._easy.blink(done)
         return self.pick(gen, easy)
 
-    def _track(self, i: int, view: View) -> View:
-        """Refine what a training frame's tracker said, as often as the stage wants it."""
+    def _refinements(self, step: int) -> tuple[int, int]:
+        """Gauss-Newton steps on the pose and on the upper face of the frame of a step of this stage."""
         c = self.config
-        learns = c.fuse_motion if self.stage == "fuse" else self.step >= c.warmup_steps
-        if learns and c.pose_steps:
-            self._refine(i, view, "vanilla", ~view.mouth, c.pose_steps)
-        if learns and self.stage == "fuse" and self.step < len(self.trainable):  # each frame once
-            self.refine_upper(i, view, "vanilla", min(c.upper_steps, 1))
+        if self.stage == "face":
+            return (c.pose_steps if step >= c.warmup_steps else 0), 0
+        if self.stage == "fuse" and c.fuse_motion:
+            return c.pose_steps, min(c.upper_steps, 1) if step < len(self.trainable) else 0  # each frame once
+        return 0, 0
+
+    def _track(self, i: int, view: View) -> View:
+        """Refine what a training frame's tracker said."""
+        pose, upper = self._refinements(self.step)
+        if pose:
+            self._refine(i, view, "vanilla", ~view.mouth, pose)
+        self.refine_upper(i, view, "vanilla", upper)
         return view
 
     def _look_ahead(self) -> Ahead:
