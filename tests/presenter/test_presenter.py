@@ -230,6 +230,22 @@ def test_make_writes_a_clip_with_its_truths(tmp_path):
     assert np.array_equal(again.track.landmarks, obs.track.landmarks)
 
 
+def test_frames_drawn_side_by_side_are_those_drawn_in_turn(tmp_path, monkeypatch):
+    from vocalface.observe import store
+
+    made = []
+    for threads in ("1", "3"):
+        monkeypatch.setenv("VOCALFACE_THREADS", threads)
+        made.append(make(tmp_path / threads, 1.0, seed=3, size=64))
+    one, many = made
+    assert one.clip_hash == many.clip_hash
+    assert np.array_equal(one.track.landmarks, many.track.landmarks)
+    assert np.array_equal(one.track.head_pose, many.track.head_pose)
+    for a, b in zip(store.frames(one), store.frames(many), strict=True):
+        for layer in ("image", "labels", "head_alpha", "behind"):
+            assert np.array_equal(getattr(a, layer), getattr(b, layer))
+
+
 @pytest.mark.parametrize("wrong", [{"seconds": 0.2}, {"size": 63}, {"voice": "nobody"}])
 def test_make_refuses_what_makes_no_sense(tmp_path, wrong):
     with pytest.raises(ConfigError):

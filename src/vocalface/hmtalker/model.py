@@ -233,6 +233,11 @@ class Motion:
     alpha: Tensor  # [32] gate
 
 
+def relu() -> nn.Module:
+    """For the layers that see every Gaussian: in place, since new memory there costs more than the arithmetic."""
+    return nn.ReLU(inplace=True)
+
+
 class FaceField(nn.Module):
     """The face's motion field: CMDM, HMMM, region attention (eq. 8) and the deformation head (eq. 9).
 
@@ -253,9 +258,9 @@ class FaceField(nn.Module):
         else:
             self.mapper = A2AM()
         self.fusion = Fusion(config.fusion, config.fixed_alpha)
-        self.attend_lower = nn.Sequential(nn.Linear(36, 32, bias=False), nn.ReLU(), nn.Linear(32, IMPLICIT, bias=False))
+        self.attend_lower = nn.Sequential(nn.Linear(36, 32, bias=False), relu(), nn.Linear(32, IMPLICIT, bias=False))
         self.attend_upper = nn.Sequential(
-            nn.Linear(36, 16, bias=False), nn.ReLU(), nn.Linear(16, upper_dim, bias=False), nn.ReLU()
+            nn.Linear(36, 16, bias=False), relu(), nn.Linear(16, upper_dim, bias=False), relu()
         )
         if config.deformation == "linear":
             self.mix = nn.Sequential(
@@ -263,8 +268,8 @@ class FaceField(nn.Module):
             )
         else:
             self.head = nn.Sequential(
-                nn.Linear(36 + config.embedding + upper_dim + IMPLICIT, 64, bias=False), nn.ReLU(),
-                nn.Linear(64, 64, bias=False), nn.ReLU(), nn.Linear(64, outputs(config), bias=False),
+                nn.Linear(36 + config.embedding + upper_dim + IMPLICIT, 64, bias=False), relu(),
+                nn.Linear(64, 64, bias=False), relu(), nn.Linear(64, outputs(config), bias=False),
             )  # fmt: skip
 
     def motion(
@@ -313,7 +318,7 @@ class FaceField(nn.Module):
         h, lower, upper = regions
         own, by_upper, by_lower = self.head[0].weight.split([h.shape[1], upper.shape[1], lower.shape[1]], dim=1)
         rest = h @ own.T + (c_f * lower) @ by_lower.T
-        return lambda c_u: self._after_first(rest + upper @ (c_u * by_upper).T)
+        return lambda c_u: self._after_first(torch.addmm(rest, upper, (c_u * by_upper).T))
 
     def _after_first(self, x: Tensor) -> Delta:
         """What the deformation's other layers make of its first one's products [N, 64]."""
@@ -348,7 +353,7 @@ class MouthField(nn.Module):
         self.encoder = TriPlaneEncoder(64, 384 * config.bound, config.bound)
         self.speech = SpeechEncoder(feature_dim, config.window)
         self.head = nn.Sequential(
-            nn.Linear(36 + IMPLICIT, 32, bias=False), nn.ReLU(), nn.Linear(32, 32, bias=False), nn.ReLU(),
+            nn.Linear(36 + IMPLICIT, 32, bias=False), relu(), nn.Linear(32, 32, bias=False), relu(),
             nn.Linear(32, 3, bias=False),
         )  # fmt: skip
         self.register_buffer("gain", torch.tensor([0.2, 1.0, 0.2]) * 1e-2, persistent=False)
@@ -406,20 +411,28 @@ class GaussianField(nn.Module):
         sh = torch.cat([self.sh0, self.shn[:, : k - 1]], dim=1)
         return (torch.einsum("nk,nkc->nc", basis, sh) + 0.5).clamp_min(0)
 
-    def gaussians(
-        self, delta: Delta | None = None, eye: Tensor | None = None, degree: int = 0, rows: Tensor | None = None
-    ) -> Gaussians:
-        """What is drawn, moved by `delta` and seen from `eye`; of the Gaussians `rows` alone, if given."""
-        means, quats, scales, opacities = self.means, self.quats, self.scales, self.opacities
-        colors = self.colors(eye, degree)
-        if rows is not None:
-            means, quats, scales, opacities, colors = (a[rows] for a in (means, quats, scales, opacities, colors))
-        if delta is not None:
-            means = means + delta.means
-            quats = quats if delta.quats is None else quats + delta.quats
-            scales = scales if delta.scales is None else scales + delta.scales
-            colors = colors if delta.colors is None else (colors + delta.colors).clamp_min(0)
-        return Gaussians(means, quats, F.softplus(scales), opacities.sigmoid(), colors)
+    def gaussians(self, delta: Delta | None = None, eye: Tensor | None = None, degree: int = 0) -> Gaussians:
+        """What is drawn, moved by `delta` and seen from `eye`."""
+        return self.movable(eye, degree)(delta)
+
+    def movable(
+        self, eye: Tensor | None = None, degree: int = 0, rows: Tensor | None = None
+    ) -> Callable[[Delta | None], Gaussians]:
+        """`gaussians` as a function of delta, for many of them; of the Gaussians `rows` alone, if given."""
+        at_rest = self.means, self.quats, self.scales, self.opacities, self.colors(eye, degree)
+        means, quats, scales, opacities, colors = at_rest if rows is None else (a[rows] for a in at_rest)
+        opacities = opacities.sigmoid()
+
+        def moved(delta: Delta | None) -> Gaussians:
+            if delta is None:
+                return Gaussians(means, quats, F.softplus(scales), opacities, colors)
+            return Gaussians(
+                means + delta.means, quats if delta.quats is None else quats + delta.quats,
+                F.softplus(scales if delta.scales is None else scales + delta.scales), opacities,
+                colors if delta.colors is None else (colors + delta.colors).clamp_min(0),
+            )  # fmt: skip
+
+        return moved
 
 
 def composite(face: Tensor, face_alpha: Tensor, mouth: Tensor, mouth_alpha: Tensor, behind: Tensor) -> Tensor:

@@ -51,15 +51,16 @@ def refine(
         return start, 0.0
 
     def error(delta: Tensor) -> Tensor:
-        return ((picture(delta) - target) * keep).flatten()
+        return (picture(delta) - target).mul_(keep).flatten()
 
     delta, rest = start, error(start)
+    changes = rest.new_empty(len(start), len(rest))
     for _ in range(iterations):
-        slopes = torch.stack(
-            [(error(delta + one) - rest) / size for one, size in zip(torch.diag(difference), difference)], dim=1
-        )
-        weighted = slopes * (HUBER / rest.abs().clamp_min(HUBER))[:, None]
-        a, b = weighted.T @ slopes, weighted.T @ rest
+        for change, one in zip(changes, torch.diag(difference)):
+            torch.sub(error(delta + one), rest, out=change)
+        weight = (HUBER / rest.abs().clamp_min(HUBER)).sqrt()
+        changes *= weight
+        a, b = changes @ changes.T / torch.outer(difference, difference), changes @ (weight * rest) / difference
         hold = PRIOR * count / spread**2
         step = -torch.linalg.solve(a + torch.diag(hold + 1e-4 * a.diagonal()), b + hold * delta)
         step = step.clamp(-LONGEST * difference, LONGEST * difference)

@@ -529,14 +529,14 @@ class Trainer:
         rows = (y < (self.material.landmarks[i, 2, 1] - camera.cy) / camera.fy * z + 0.02).nonzero()[:, 0]
         regions = tuple(part[rows] for part in self.face_net.regions(self.face))
         motion, _ = self.motion(i, path)
-        deform, eye = self.face_net.deform_upper(regions, motion.c_f), self._eye(pose)
+        deform = self.face_net.deform_upper(regions, motion.c_f)
+        moved = self.face.movable(self._eye(pose), c.sh_degree, rows)
         fixed = 0 if c.upper == "au" else len(UPPER_AUS)  # components of the eyes' shape tell more than units do
 
         def picture(correction: Tensor) -> Tensor:
             c_u = motion.c_u + self.upper_std * F.pad(correction, (fixed, 0))
-            gaussians = self.face.gaussians(deform(c_u), eye, c.sh_degree, rows)
-            image, alpha = draw(gaussians, pose, camera, box)
-            return image + (1 - alpha)[..., None] * behind
+            image, alpha = draw(moved(deform(c_u)), pose, camera, box)
+            return torch.addcmul(image, (1 - alpha)[..., None], behind)
 
         start = torch.zeros_like(self.upper_std[fixed:])
         found, _ = refine(picture, view.image[:height], keep, start, iterations, UPPER)
@@ -629,7 +629,7 @@ class Trainer:
 
         def picture(correction: Tensor) -> Tensor:
             image, alpha = draw(gaussians, self.poses.at(i, correction), self.material.camera, view.box)
-            return image + (1 - alpha)[..., None] * view.behind
+            return torch.addcmul(image, (1 - alpha)[..., None], view.behind)
 
         self.poses.delta[i], error = refine(picture, view.image, keep, self.poses.delta[i].clone(), iterations)
         return error

@@ -41,7 +41,8 @@ class LayerWriter(PictureWriter):
                 context.colorspace, context.color_primaries, context.color_trc, context.color_range = 1, 1, 1, 1
             else:
                 self.stream.pix_fmt = "gray"
-                self.stream.options = {"level": "3", "g": "25", "context": "1", "coder": "range_tab"}
+                # Read four times as fast as with range_tab, and no larger where the masks are a real person's.
+                self.stream.options = {"level": "3", "g": "25", "context": "0", "coder": "rice"}
         self._convert = VideoReformatter()
 
     def write(self, image: np.ndarray) -> None:

@@ -470,7 +470,7 @@ class Face:
 
     def normals(self, vertices: np.ndarray) -> np.ndarray:
         """Unit normals [V, 3] float32, outward."""
-        a, b, c = (vertices[self.faces[:, k]] for k in range(3))
+        a, b, c = (vertices.take(self.faces[:, k], axis=0) for k in range(3))
         u, v = b - a, c - a
         n = np.empty_like(u)
         n[:, 0] = u[:, 1] * v[:, 2] - u[:, 2] * v[:, 1]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -15,10 +17,12 @@ from vocalface.observe.indices import EARS
 from vocalface.presenter import landmarks
 from vocalface.presenter.motion import Motion, perform
 from vocalface.presenter.scene import Frame, Person
-from vocalface.presenter.voice import Utterance, script, speak
+from vocalface.presenter.voice import Utterance, named, script, speak
+from vocalface.render import native
 from vocalface.types import FPS, CropBox, FaceTrack, Observations, frames_for
 
 CRF = 12
+AT_ONCE = 4  # frames that are drawn at the same time, where there are processors for it
 
 
 def film(
@@ -30,10 +34,13 @@ def film(
         raise ConfigError(f"cannot speak for {seconds} s", "presenter", "use 1 to 36000 seconds")
     if not 32 <= size <= 2048 or size % 2:
         raise ConfigError(f"cannot draw at {size} px", "presenter", "use an even size from 32 to 2048")
-    utterance = speak(script(seconds, seed), voice=voice, seed=seed, seconds=seconds)
+    speaker = named(voice)
+    with ThreadPoolExecutor(1) as pool:
+        born = pool.submit(Person, seed, size)
+        utterance = speak(script(seconds, seed), voice=speaker, seed=seed, seconds=seconds)
+        person = born.result()
     frames = frames_for(len(utterance.sound.samples), utterance.sound.rate)
     motion = perform(utterance.phones, frames, seed=seed)
-    person = Person(seed, size)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -60,28 +67,34 @@ def film(
 
 
 def _draw(person: Person, motion: Motion, points: np.ndarray, out, writer, progress) -> np.ndarray:
-    """Draws every frame; one thread writes while the next frame is drawn. Gives the point midway between the ears'
-    landmarks, [3] in the head's frame."""
-    ears = np.zeros(3)
+    """Draws frames side by side and writes them in their order. Gives the point midway between the ears' landmarks, [3]
+    in the head's frame."""
+    ears, at_once = np.zeros(3), min(AT_ONCE, native.threads())
+    idle: SimpleQueue[Person] = SimpleQueue()
+    for one in [person, *(person.twin() for _ in range(at_once - 1))]:
+        idle.put(one)
 
-    def write(frame: Frame) -> None:
-        out.write(frame.image)
-        writer.add(frame.labels, frame.head_alpha, frame.torso)
+    def draw(i: int) -> tuple[Frame, np.ndarray]:
+        state, one = motion.state(i), idle.get()
+        try:
+            frame = one.draw(state)
+        finally:
+            idle.put(one)
+        surface = landmarks.on_surface(frame.vertices, state.gaze)
+        points[i] = landmarks.project(surface, state.head_pose, person.camera)
+        return frame, surface[EARS].mean(axis=0)
 
-    with ThreadPoolExecutor(1) as pool:
-        pending = None
+    with native.shared(at_once), ThreadPoolExecutor(at_once) as pool:
+        coming = deque(pool.submit(draw, i) for i in range(min(at_once + 1, len(motion))))
         for i in range(len(motion)):
-            state = motion.state(i)
-            frame = person.draw(state)
-            surface = landmarks.on_surface(frame.vertices, state.gaze)
-            ears += surface[EARS].mean(axis=0) / len(motion)
-            points[i] = landmarks.project(surface, state.head_pose, person.camera)
-            if pending is not None:
-                pending.result()
-            pending = pool.submit(write, frame)
+            frame, between_ears = coming.popleft().result()
+            if i + at_once + 1 < len(motion):
+                coming.append(pool.submit(draw, i + at_once + 1))
+            ears += between_ears / len(motion)
+            out.write(frame.image)
+            writer.add(frame.labels, frame.head_alpha, frame.torso)
             if progress is not None:
                 progress(i + 1, len(motion), "presenter")
-        pending.result()
     return ears
 
 

@@ -6,6 +6,7 @@ head or torso pose is a world-to-camera 4x4 in OpenCV axes (types.py).
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -438,6 +439,12 @@ class Person:
 
     # Pictures
 
+    def twin(self) -> Person:
+        """The same person once more, to be drawn in another thread at the same time."""
+        other = copy.copy(self)
+        other._local, other._normals, other._uv = self._local.copy(), self._normals.copy(), self._uv.copy()
+        return other
+
     def draw(self, state: State, samples: int = 2) -> Frame:
         """One frame; layers compose to the image."""
         points = self._move(state)
@@ -452,13 +459,12 @@ class Person:
             points, self._faces, self.camera, light=light, gloss=gloss, uv=uv, texture=texture, cutout=self._cutout,
             face_labels=self._labels, keep=HEAD_LABELS, samples=samples,
         )  # fmt: skip
-        plate = self.plate.astype(np.float32)
         alpha = np.rint(torso.alpha * 255)
-        straight = torso.color / np.maximum(torso.alpha, 1e-6)[..., None]
+        straight = np.rint(torso.color / np.maximum(torso.alpha, 1e-6)[..., None] * 255)
         rgba = np.empty((self.size, self.size, 4), np.uint8)
-        rgba[..., :3], rgba[..., 3] = np.rint(straight * 255), alpha
+        rgba[..., :3], rgba[..., 3] = straight, alpha
         share = (alpha / np.float32(255))[..., None]
-        behind = np.rint(rgba[..., :3] * share + plate * (1 - share))
+        behind = np.rint(straight * share + self.plate * (1 - share))
         head_alpha = np.rint(head.alpha * 255)
         image = head.color * 255 + behind * (1 - head.alpha[..., None])
         return Frame(

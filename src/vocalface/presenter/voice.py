@@ -227,7 +227,7 @@ def speak(
     Raises:
         ConfigError: unknown voice or phone, empty script.
     """
-    speaker = _voice(voice)
+    speaker = named(voice)
     rng = np.random.default_rng([seed, 2])
     tokens = _tokens(script)
     phones = _time(tokens, speaker, rng, seconds)
@@ -240,7 +240,8 @@ def speak(
     return Utterance(Sound(np.clip(samples, -1, 1).astype(np.float32), rate), phones)
 
 
-def _voice(voice: str | Voice) -> Voice:
+def named(voice: str | Voice) -> Voice:
+    """A voice by its name; a voice is itself. Raises ConfigError for a name that is none."""
     if isinstance(voice, Voice):
         return voice
     if voice not in VOICES:

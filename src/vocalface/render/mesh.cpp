@@ -22,6 +22,7 @@ constexpr float kSlack = -1e-5f;  // neighbours overlap by this, lest rounding l
 constexpr int kBandRows = 16;  // pixel rows a band
 
 constexpr int kLanes = 8;   // samples of a row that are tested at once
+constexpr int kLabels = 32;  // labels are below
 constexpr int kU = 3, kV = 7;  // where texture coordinates lie in a vertex's paint
 typedef float Lanes __attribute__((vector_size(4 * kLanes)));
 typedef int32_t Flags __attribute__((vector_size(4 * kLanes)));
@@ -29,7 +30,6 @@ typedef float Color __attribute__((vector_size(16)));
 typedef uint8_t Bytes __attribute__((vector_size(4)));
 const Lanes kNothing = {};
 const Lanes kCount = {0, 1, 2, 3, 4, 5, 6, 7};
-const Flags kBits = {1, 2, 4, 8, 16, 32, 64, 128};
 
 struct Mesh {
     const float* xyz;        // [V,3] camera space, metres
@@ -153,25 +153,50 @@ inline Lanes mix(const Mesh& m, const int32_t* f, const Hit& h) {
     return first + h.a * (m.paint[f[1]] - first) + h.b * (m.paint[f[2]] - first);
 }
 
+// What each sample of a band sees: the nearest triangle, the inverse depth there, and the weights of that triangle's
+// second and third vertex over their depths.
+struct Samples {
+    std::vector<float> nearest, second, third;
+    std::vector<int32_t> face;  // -1: none
+
+    explicit Samples(size_t count)  // a row's last lanes may reach over the end
+        : nearest(count + kLanes), second(count + kLanes), third(count + kLanes), face(count + kLanes) {}
+
+    void clear() {
+        std::fill(nearest.begin(), nearest.end(), 0.0f);  // inverse depth: larger is nearer
+        std::fill(face.begin(), face.end(), -1);
+    }
+
+    Hit hit(size_t at) const {
+        const float z = 1.0f / nearest[at];
+        return {face[at], second[at] * z, third[at] * z};
+    }
+};
+
+inline bool any(const Flags& flags) {
+    uint64_t words[kLanes / 2];
+    std::memcpy(words, &flags, sizeof words);
+    return (words[0] | words[1]) | (words[2] | words[3]);
+}
+
+template <class Values, class T>
+inline Values loaded(const T* from) {
+    Values values;
+    std::memcpy(&values, from, sizeof values);
+    return values;
+}
+
 void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector<Projected>& points,
-               const int32_t* listed, int listed_count, int first_row, int rows, std::vector<float>& nearest,
-               std::vector<Hit>& hits, const Output& out) {
+               const int32_t* listed, int listed_count, int first_row, int rows, Samples& seen, const Output& out) {
     const int s = v.samples, width = v.width * s, height = rows * s;
     const float step = 1.0f / float(s);
-    std::fill(nearest.begin(), nearest.end(), 0.0f);  // inverse depth: larger is nearer
-    std::fill(hits.begin(), hits.end(), Hit{-1, 0, 0});
+    seen.clear();
     for (int i = 0; i < listed_count; ++i) {
         const int face = listed[i];
         const int32_t* f = m.faces + 3 * face;
         const Projected &p0 = points[f[0]], &p1 = points[f[1]], &p2 = points[f[2]];
         const float area = (p1.x - p0.x) * (p2.y - p0.y) - (p1.y - p0.y) * (p2.x - p0.x);
         if (area == 0.0f) continue;
-        const float inverse_area = 1.0f / area;
-        const Projected* corner[4] = {&p0, &p1, &p2, &p0};
-        float slope[3];
-        for (int k = 0; k < 3; ++k)
-            slope[k] = (corner[k + 1]->x - corner[k]->x) / (corner[k + 1]->y - corner[k]->y);  // unused where level
-        const bool cut = m.cutout && m.cutout[face];
         const float low_x = std::min({p0.x, p1.x, p2.x}), high_x = std::max({p0.x, p1.x, p2.x});
         const float low_y = std::min({p0.y, p1.y, p2.y}), high_y = std::max({p0.y, p1.y, p2.y});
         const int x_begin = int(std::max(0.0f, std::ceil(low_x * s - 0.5f)));
@@ -179,53 +204,68 @@ void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector
         const float top = float(first_row);
         const int y_begin = int(std::max(0.0f, std::ceil((low_y - top) * s - 0.5f)));
         const int y_end = int(std::min(float(height - 1), std::floor((high_y - top) * s - 0.5f)));
+        if (x_begin > x_end || y_begin > y_end) continue;
+        const float inverse_area = 1.0f / area;
+        const Projected* corner[4] = {&p0, &p1, &p2, &p0};
+        float slope[3];
+        const bool narrow = x_end - x_begin < kLanes;  // one test tells of a whole row
+        for (int k = 0; k < 3 && !narrow; ++k)
+            slope[k] = (corner[k + 1]->x - corner[k]->x) / (corner[k + 1]->y - corner[k]->y);  // unused where level
+        const bool cut = m.cutout && m.cutout[face];
         for (int y = y_begin; y <= y_end; ++y) {
             const float py = top + (float(y) + 0.5f) * step;
-            // Where the row can be inside: between the edges' crossings, with a sample to spare on either side.
             float lowest = 1e9f, highest = -1e9f;
-            for (int k = 0; k < 3; ++k) {
+            for (int k = 0; k < 3 && !narrow; ++k) {
                 const bool crosses = (corner[k]->y > py) != (corner[k + 1]->y > py);  // selected, not branched on
                 const float x = (corner[k]->x + (py - corner[k]->y) * slope[k]) * s - 0.5f;
                 lowest = std::min(lowest, crosses ? x : 1e9f), highest = std::max(highest, crosses ? x : -1e9f);
             }
-            if (lowest > highest) continue;
-            const int from_x = std::max(x_begin, int(std::max(lowest, -1.0f)) - 1);
-            const int to_x = std::min(x_end, int(std::min(highest, float(width))) + 2);
+            int from_x = x_begin, to_x = x_end;
+            if (!narrow) {  // between the edges' crossings, with a sample to spare on either side
+                if (lowest > highest) continue;
+                from_x = std::max(x_begin, int(std::max(lowest, -1.0f)) - 1);
+                to_x = std::min(x_end, int(std::min(highest, float(width))) + 2);
+            }
             const float across = p2.y - p0.y, along = p1.y - p0.y, dy = py - p0.y;
             for (int x = from_x; x <= to_x; x += kLanes) {
-                const size_t row = size_t(y) * width + x;
+                const size_t at = size_t(y) * width + x;
                 const Lanes px = (kCount + (float(x) + 0.5f)) * step - p0.x;
                 const Lanes w1 = (px * across - dy * (p2.x - p0.x)) * inverse_area;
                 const Lanes w2 = ((p1.x - p0.x) * dy - along * px) * inverse_area;
                 const Lanes w0 = 1.0f - w1 - w2;
                 const Lanes inverse_z = w0 * p0.inverse_z + w1 * p1.inverse_z + w2 * p2.inverse_z;
-                Lanes before;
-                std::memcpy(&before, nearest.data() + row, sizeof before);
-                const auto wins = (w0 >= kSlack) & (w1 >= kSlack) & (w2 >= kSlack) & (inverse_z > before) & kBits;
-                unsigned bits = 0;
-                for (int k = 0; k < kLanes; ++k) bits |= unsigned(wins[k]);
-                if (to_x - x + 1 < kLanes) bits &= (1u << (to_x - x + 1)) - 1u;
-                for (; bits; bits &= bits - 1) {
-                    const int k = __builtin_ctz(bits);
-                    const float z = 1.0f / inverse_z[k];
-                    const Hit hit{face, w1[k] * p1.inverse_z * z, w2[k] * p2.inverse_z * z};
-                    if (cut) {
-                        const Lanes at = mix(m, f, hit);
-                        if (!solid(*t, at[kU], at[kV])) continue;
+                const Lanes before = loaded<Lanes>(&seen.nearest[at]);
+                Flags wins = (w0 >= kSlack) & (w1 >= kSlack) & (w2 >= kSlack) & (inverse_z > before) &
+                             (kCount <= float(to_x - x));
+                if (!any(wins)) continue;
+                const Lanes second = w1 * p1.inverse_z, third = w2 * p2.inverse_z;
+                if (cut) {
+                    const Lanes z = 1.0f / inverse_z, a = second * z, b = third * z;
+                    for (int k = 0; k < kLanes; ++k) {
+                        if (!wins[k]) continue;
+                        const Lanes at_hit = mix(m, f, {face, a[k], b[k]});
+                        if (!solid(*t, at_hit[kU], at_hit[kV])) wins[k] = 0;
                     }
-                    nearest[row + k] = inverse_z[k];
-                    hits[row + k] = hit;
                 }
+                const Lanes z_now = wins ? inverse_z : before;
+                const Lanes second_now = wins ? second : loaded<Lanes>(&seen.second[at]);
+                const Lanes third_now = wins ? third : loaded<Lanes>(&seen.third[at]);
+                const Flags face_now = wins ? Flags{} + face : loaded<Flags>(&seen.face[at]);
+                std::memcpy(&seen.nearest[at], &z_now, sizeof z_now);
+                std::memcpy(&seen.second[at], &second_now, sizeof z_now);
+                std::memcpy(&seen.third[at], &third_now, sizeof z_now);
+                std::memcpy(&seen.face[at], &face_now, sizeof z_now);
             }
         }
     }
     const float share = 1.0f / float(s * s);
+    std::vector<size_t> grid(s * s);  // a pixel's samples from its first
+    for (int k = 0; k < s * s; ++k) grid[k] = size_t(k / s) * width + k % s;
     for (int y = 0; y < rows; ++y) {
         for (int x = 0; x < v.width; ++x) {
-            const size_t at = size_t(first_row + y) * v.width + x;
+            const size_t at = size_t(first_row + y) * v.width + x, first = size_t(y) * s * width + size_t(x) * s;
             bool empty = true;
-            for (int k = 0; k < s * s && empty; ++k)
-                empty = hits[size_t(y * s + k / s) * width + x * s + k % s].face < 0;
+            for (const size_t offset : grid) empty &= seen.face[first + offset] < 0;
             if (empty) {
                 out.color[3 * at] = out.color[3 * at + 1] = out.color[3 * at + 2] = 0;
                 out.alpha[at] = out.depth[at] = 0, out.labels[at] = 0;
@@ -233,20 +273,19 @@ void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector
             }
             Color color = {0, 0, 0, 0};
             float alpha = 0, deepest = 0;
-            int counts[32] = {0};
-            for (int k = 0; k < s * s; ++k) {
-                const size_t sample = size_t(y * s + k / s) * width + x * s + k % s;
-                const Hit& hit = hits[sample];
-                if (hit.face < 0) {
+            int counts[kLabels] = {0};
+            for (const size_t offset : grid) {
+                const size_t sample = first + offset;
+                if (seen.face[sample] < 0) {
                     ++counts[0];
                     continue;
                 }
-                deepest = std::max(deepest, nearest[sample]);
-                const int label = m.labels[hit.face] & 31;  // labels are below 32
+                deepest = std::max(deepest, seen.nearest[sample]);
+                const int label = m.labels[seen.face[sample]] & (kLabels - 1);
                 ++counts[label];
                 if (!(v.keep >> label & 1u)) continue;
-                const int32_t* f = m.faces + 3 * hit.face;
-                const Lanes at_hit = mix(m, f, hit);
+                const Hit hit = seen.hit(sample);
+                const Lanes at_hit = mix(m, m.faces + 3 * hit.face, hit);
                 Color value = {at_hit[0], at_hit[1], at_hit[2], 0};
                 if (t) {
                     const Color albedo = texel(*t, at_hit[kU], at_hit[kV]);
@@ -261,10 +300,10 @@ void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector
             for (int c = 0; c < 3; ++c) out.color[3 * at + c] = color[c] * share;
             out.alpha[at] = alpha * share;
             out.depth[at] = deepest > 0 ? 1.0f / deepest : 0.0f;
-            int best = counts[0] ? 0 : 31;
-            for (int k = 0; k < s * s; ++k) {  // the most frequent; the lower of equals
-                const Hit& hit = hits[size_t(y * s + k / s) * width + x * s + k % s];
-                const int label = hit.face < 0 ? 0 : m.labels[hit.face] & 31;
+            int best = counts[0] ? 0 : kLabels - 1;
+            for (const size_t offset : grid) {  // the most frequent; the lower of equals
+                const int32_t face = seen.face[first + offset];
+                const int label = face < 0 ? 0 : m.labels[face] & (kLabels - 1);
                 if (counts[label] > counts[best] || (counts[label] == counts[best] && label < best)) best = label;
             }
             out.labels[at] = uint8_t(best);
@@ -423,13 +462,11 @@ int vf_mesh_render(const float* xyz, int vertices, const int32_t* faces, const u
 
     std::atomic<int> next{0};
     auto work = [&]() {
-        const size_t area = size_t(kBandRows) * samples * width * samples;
-        std::vector<float> nearest(area + kLanes);  // a row's last lanes may reach over the end
-        std::vector<Hit> hits(area);
+        Samples seen(size_t(kBandRows) * samples * width * samples);
         for (int b = next++; b < bands.count; b = next++) {
             const int row = b * kBandRows;
             draw_band(mesh, texture ? &image : nullptr, view, points, bands.begin(b), bands.size(b), row,
-                      std::min(kBandRows, height - row), nearest, hits, out);
+                      std::min(kBandRows, height - row), seen, out);
         }
     };
     together(threads, work);
