@@ -6,10 +6,17 @@ import os
 import sys
 from pathlib import Path
 
+if beside := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # before NumPy and PyTorch read it: the cores are shared
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // int(beside), 1)))
+
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "hmtalker"))
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("early") is None)
 
 
 class Parity:

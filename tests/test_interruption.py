@@ -28,6 +28,8 @@ from vocalface.hmtalker.head import Head
 from vocalface.observe import store
 from vocalface.types import Sound
 
+pytestmark = pytest.mark.early
+
 KILL, STOP, FULL = "kill", "stop", "full"
 SMALL = 2000  # bytes a file may have when the disk is full: the child's own words fit, no video, array or head does
 TRAIN = (

@@ -21,6 +21,8 @@ from vocalface.hmtalker.head import Head
 from vocalface.hmtalker.model import GaussianField
 from vocalface.training import checkpoint
 
+pytestmark = pytest.mark.early
+
 TINY = PRESETS["tiny"].replace(
     face_gaussians=250, mouth_gaussians=60, warmup_steps=10, face_steps=30, mouth_steps=12, fuse_steps=14,
     speech_steps=6, pose_refine_steps=2, upper_steps=1, audio="mel",

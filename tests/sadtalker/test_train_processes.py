@@ -30,8 +30,10 @@ from vocalface.sadtalker import (
 )
 from vocalface.training import distributed
 
+pytestmark = pytest.mark.early
+
 NAMES = ("expnet", "posevae", "renderer", "mapping")
-STAGE1 = replace(train_facevid2vid.PRESETS["tiny"], size=32, batch=4, base=4, critic_base=4)
+STAGE1 = replace(train_facevid2vid.PRESETS["tiny"], size=32, batch=4, base=4, depth=2, critic_base=4)
 
 
 def trainer(name, world):
@@ -96,7 +98,7 @@ def child(rank, port, folder):
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank)
     )
     torch.set_num_threads(1)
-    posevae.AudioEncoder = test_train_posevae.SmallEar
+    posevae.AudioEncoder, posevae.ResUNet = test_train_posevae.SmallEar, test_train_posevae.Narrow
     world = distributed.join()
     for name in NAMES:
         made = trained(name, world, folder)
@@ -139,6 +141,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("name", NAMES)
 def test_two_processes_give_what_one_gives(folder, name, monkeypatch):
     monkeypatch.setattr(posevae, "AudioEncoder", test_train_posevae.SmallEar)
+    monkeypatch.setattr(posevae, "ResUNet", test_train_posevae.Narrow)
     trained(name, distributed.World(), folder)
     one, first, second = (np.load(folder / f"{name}-{who}.npy") for who in ("1-0", "2-0", "2-1"))
     assert np.array_equal(first, second) and np.isfinite(first).all()

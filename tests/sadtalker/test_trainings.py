@@ -24,6 +24,8 @@ from vocalface.nn.wav2lip import SyncNetColor
 from vocalface.observe import corpus
 from vocalface.sadtalker import checkpoints, teachers, train_expnet, train_mapping, train_run, trainings
 
+pytestmark = pytest.mark.early
+
 SMALL = ("--preset", "tiny", "--quiet", "--set", "steps=2", "batch=2", "checkpoint_seconds=0")
 
 

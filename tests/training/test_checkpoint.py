@@ -66,7 +66,8 @@ def test_optimizer_state_continues_exactly(tmp_path):
         train(other, other_optimizer, range(3, 6))
         return other.state_dict()
 
-    assert all(torch.equal(v, net.state_dict()[k]) for k, v in resumed(True).items())
+    wanted = net.state_dict()
+    assert all(torch.equal(v, wanted[k]) for k, v in resumed(True).items())
     assert not torch.equal(resumed(False)["weight"], net.weight)  # the moments matter
 
 

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -179,11 +180,53 @@ inline bool any(const Flags& flags) {
     return (words[0] | words[1]) | (words[2] | words[3]);
 }
 
+// The samples of a band that a triangle may cover: a box, and in each row what lies between its edges' crossings.
+struct Cover {
+    int x_begin, x_end, y_begin, y_end, width, s;
+    bool narrow;  // one test tells of a whole row
+    float slope[3];
+    const Projected* corner[4];
+
+    // `s` samples a pixel each way, `top`: the band's first row, px.
+    Cover(const Projected& p0, const Projected& p1, const Projected& p2, int width, int height, int s, float top)
+        : width(width), s(s), corner{&p0, &p1, &p2, &p0} {
+        const float low_x = std::min({p0.x, p1.x, p2.x}), high_x = std::max({p0.x, p1.x, p2.x});
+        const float low_y = std::min({p0.y, p1.y, p2.y}), high_y = std::max({p0.y, p1.y, p2.y});
+        x_begin = int(std::max(0.0f, std::ceil(low_x * s - 0.5f)));
+        x_end = int(std::min(float(width - 1), std::floor(high_x * s - 0.5f)));
+        y_begin = int(std::max(0.0f, std::ceil((low_y - top) * s - 0.5f)));
+        y_end = int(std::min(float(height - 1), std::floor((high_y - top) * s - 0.5f)));
+        if (x_begin > x_end) y_end = y_begin - 1;
+        narrow = x_end - x_begin < kLanes;
+        for (int k = 0; k < 3 && !narrow; ++k)
+            slope[k] = (corner[k + 1]->x - corner[k]->x) / (corner[k + 1]->y - corner[k]->y);  // unused where level
+    }
+
+    // First and last sample of the row at `py`, with one to spare on either side; none: the last before the first.
+    std::pair<int, int> row(float py) const {
+        if (narrow) return {x_begin, x_end};
+        float lowest = 1e9f, highest = -1e9f;
+        for (int k = 0; k < 3; ++k) {
+            const bool crosses = (corner[k]->y > py) != (corner[k + 1]->y > py);  // selected, not branched on
+            const float x = (corner[k]->x + (py - corner[k]->y) * slope[k]) * s - 0.5f;
+            lowest = std::min(lowest, crosses ? x : 1e9f), highest = std::max(highest, crosses ? x : -1e9f);
+        }
+        if (lowest > highest) return {0, -1};
+        return {std::max(x_begin, int(std::max(lowest, -1.0f)) - 1),
+                std::min(x_end, int(std::min(highest, float(width))) + 2)};
+    }
+};
+
 template <class Values, class T>
 inline Values loaded(const T* from) {
     Values values;
     std::memcpy(&values, from, sizeof values);
     return values;
+}
+
+template <class Values, class T>
+inline void store(const Values& values, T* to) {
+    std::memcpy(to, &values, sizeof values);
 }
 
 void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector<Projected>& points,
@@ -197,35 +240,12 @@ void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector
         const Projected &p0 = points[f[0]], &p1 = points[f[1]], &p2 = points[f[2]];
         const float area = (p1.x - p0.x) * (p2.y - p0.y) - (p1.y - p0.y) * (p2.x - p0.x);
         if (area == 0.0f) continue;
-        const float low_x = std::min({p0.x, p1.x, p2.x}), high_x = std::max({p0.x, p1.x, p2.x});
-        const float low_y = std::min({p0.y, p1.y, p2.y}), high_y = std::max({p0.y, p1.y, p2.y});
-        const int x_begin = int(std::max(0.0f, std::ceil(low_x * s - 0.5f)));
-        const int x_end = int(std::min(float(width - 1), std::floor(high_x * s - 0.5f)));
-        const float top = float(first_row);
-        const int y_begin = int(std::max(0.0f, std::ceil((low_y - top) * s - 0.5f)));
-        const int y_end = int(std::min(float(height - 1), std::floor((high_y - top) * s - 0.5f)));
-        if (x_begin > x_end || y_begin > y_end) continue;
-        const float inverse_area = 1.0f / area;
-        const Projected* corner[4] = {&p0, &p1, &p2, &p0};
-        float slope[3];
-        const bool narrow = x_end - x_begin < kLanes;  // one test tells of a whole row
-        for (int k = 0; k < 3 && !narrow; ++k)
-            slope[k] = (corner[k + 1]->x - corner[k]->x) / (corner[k + 1]->y - corner[k]->y);  // unused where level
+        const float inverse_area = 1.0f / area, top = float(first_row);
+        const Cover cover(p0, p1, p2, width, height, s, top);
         const bool cut = m.cutout && m.cutout[face];
-        for (int y = y_begin; y <= y_end; ++y) {
+        for (int y = cover.y_begin; y <= cover.y_end; ++y) {
             const float py = top + (float(y) + 0.5f) * step;
-            float lowest = 1e9f, highest = -1e9f;
-            for (int k = 0; k < 3 && !narrow; ++k) {
-                const bool crosses = (corner[k]->y > py) != (corner[k + 1]->y > py);  // selected, not branched on
-                const float x = (corner[k]->x + (py - corner[k]->y) * slope[k]) * s - 0.5f;
-                lowest = std::min(lowest, crosses ? x : 1e9f), highest = std::max(highest, crosses ? x : -1e9f);
-            }
-            int from_x = x_begin, to_x = x_end;
-            if (!narrow) {  // between the edges' crossings, with a sample to spare on either side
-                if (lowest > highest) continue;
-                from_x = std::max(x_begin, int(std::max(lowest, -1.0f)) - 1);
-                to_x = std::min(x_end, int(std::min(highest, float(width))) + 2);
-            }
+            const auto [from_x, to_x] = cover.row(py);
             const float across = p2.y - p0.y, along = p1.y - p0.y, dy = py - p0.y;
             for (int x = from_x; x <= to_x; x += kLanes) {
                 const size_t at = size_t(y) * width + x;
@@ -251,10 +271,10 @@ void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector
                 const Lanes second_now = wins ? second : loaded<Lanes>(&seen.second[at]);
                 const Lanes third_now = wins ? third : loaded<Lanes>(&seen.third[at]);
                 const Flags face_now = wins ? Flags{} + face : loaded<Flags>(&seen.face[at]);
-                std::memcpy(&seen.nearest[at], &z_now, sizeof z_now);
-                std::memcpy(&seen.second[at], &second_now, sizeof z_now);
-                std::memcpy(&seen.third[at], &third_now, sizeof z_now);
-                std::memcpy(&seen.face[at], &face_now, sizeof z_now);
+                store(z_now, &seen.nearest[at]);
+                store(second_now, &seen.second[at]);
+                store(third_now, &seen.third[at]);
+                store(face_now, &seen.face[at]);
             }
         }
     }
@@ -338,31 +358,14 @@ void warp_band(const std::vector<Projected>& points, const int32_t* faces, const
         const Projected &p0 = points[f[0]], &p1 = points[f[1]], &p2 = points[f[2]];
         const float area = (p1.x - p0.x) * (p2.y - p0.y) - (p1.y - p0.y) * (p2.x - p0.x);
         if (area == 0.0f) continue;
-        const float inverse_area = 1.0f / area;
-        const Projected* corner[4] = {&p0, &p1, &p2, &p0};
-        float slope[3], u[3], w[3];
-        for (int k = 0; k < 3; ++k) {
-            slope[k] = (corner[k + 1]->x - corner[k]->x) / (corner[k + 1]->y - corner[k]->y);  // unused where level
-            u[k] = uv[2 * f[k]] * corner[k]->inverse_z, w[k] = uv[2 * f[k] + 1] * corner[k]->inverse_z;
-        }
-        const float low_y = std::min({p0.y, p1.y, p2.y}), high_y = std::max({p0.y, p1.y, p2.y});
-        const float low_x = std::min({p0.x, p1.x, p2.x}), high_x = std::max({p0.x, p1.x, p2.x});
-        const int x_begin = int(std::max(0.0f, std::ceil(low_x - 0.5f)));
-        const int x_end = int(std::min(float(v.width - 1), std::floor(high_x - 0.5f)));
-        const float top = float(first_row);
-        const int y_begin = int(std::max(0.0f, std::ceil(low_y - top - 0.5f)));
-        const int y_end = int(std::min(float(rows - 1), std::floor(high_y - top - 0.5f)));
-        for (int y = y_begin; y <= y_end; ++y) {
+        const float inverse_area = 1.0f / area, top = float(first_row);
+        const Cover cover(p0, p1, p2, v.width, rows, 1, top);
+        float u[3], w[3];
+        for (int k = 0; k < 3; ++k)
+            u[k] = uv[2 * f[k]] * cover.corner[k]->inverse_z, w[k] = uv[2 * f[k] + 1] * cover.corner[k]->inverse_z;
+        for (int y = cover.y_begin; y <= cover.y_end; ++y) {
             const float py = top + float(y) + 0.5f;
-            float lowest = 1e9f, highest = -1e9f;  // as in draw_band
-            for (int k = 0; k < 3; ++k) {
-                const bool crosses = (corner[k]->y > py) != (corner[k + 1]->y > py);
-                const float x = corner[k]->x + (py - corner[k]->y) * slope[k] - 0.5f;
-                lowest = std::min(lowest, crosses ? x : 1e9f), highest = std::max(highest, crosses ? x : -1e9f);
-            }
-            if (lowest > highest) continue;
-            const int from_x = std::max(x_begin, int(std::max(lowest, -1.0f)) - 1);
-            const int to_x = std::min(x_end, int(std::min(highest, float(v.width))) + 2);
+            const auto [from_x, to_x] = cover.row(py);
             const float across = p2.y - p0.y, along = p1.y - p0.y, dy = py - p0.y;
             for (int x = from_x; x <= to_x; x += kLanes) {
                 const size_t at = size_t(y) * v.width + x;
@@ -371,18 +374,15 @@ void warp_band(const std::vector<Projected>& points, const int32_t* faces, const
                 const Lanes w2 = ((p1.x - p0.x) * dy - along * px) * inverse_area;
                 const Lanes w0 = 1.0f - w1 - w2;
                 const Lanes inverse_z = w0 * p0.inverse_z + w1 * p1.inverse_z + w2 * p2.inverse_z;
-                Lanes before, u_before, v_before;
-                std::memcpy(&before, nearest + at, sizeof before);
-                std::memcpy(&u_before, us + at, sizeof before);
-                std::memcpy(&v_before, vs + at, sizeof before);
+                const Lanes before = loaded<Lanes>(nearest + at);
                 const auto wins = (w0 >= kSlack) & (w1 >= kSlack) & (w2 >= kSlack) & (inverse_z > before) &
                                   (kCount <= float(to_x - x));
                 const Lanes z_now = wins ? inverse_z : before;
-                const Lanes u_now = wins ? w0 * u[0] + w1 * u[1] + w2 * u[2] : u_before;
-                const Lanes v_now = wins ? w0 * w[0] + w1 * w[1] + w2 * w[2] : v_before;
-                std::memcpy(nearest + at, &z_now, sizeof before);
-                std::memcpy(us + at, &u_now, sizeof before);
-                std::memcpy(vs + at, &v_now, sizeof before);
+                const Lanes u_now = wins ? w0 * u[0] + w1 * u[1] + w2 * u[2] : loaded<Lanes>(us + at);
+                const Lanes v_now = wins ? w0 * w[0] + w1 * w[1] + w2 * w[2] : loaded<Lanes>(vs + at);
+                store(z_now, nearest + at);
+                store(u_now, us + at);
+                store(v_now, vs + at);
             }
         }
     }
@@ -390,10 +390,8 @@ void warp_band(const std::vector<Projected>& points, const int32_t* faces, const
         const size_t row = size_t(first_row + y) * v.width;
         for (int x = 0; x < v.width; x += kLanes) {
             const size_t at = size_t(y) * v.width + x;
-            Lanes inverse_z, u, w;
-            std::memcpy(&inverse_z, nearest + at, sizeof u);
-            std::memcpy(&u, us + at, sizeof u);
-            std::memcpy(&w, vs + at, sizeof u);
+            const Lanes inverse_z = loaded<Lanes>(nearest + at);
+            Lanes u = loaded<Lanes>(us + at), w = loaded<Lanes>(vs + at);
             const auto seen = inverse_z > 0.0f;
             const Lanes z = 1.0f / (seen ? inverse_z : inverse_z + 1.0f);
             u *= z, w *= z;
@@ -419,8 +417,7 @@ void warp_band(const std::vector<Projected>& points, const int32_t* faces, const
             for (int k = 0; k < kLanes; ++k) opaque &= share[k] > 0.999f;
             if (!opaque) {
                 for (int k = 0; k < count; ++k) std::memcpy(&below[k], under + 3 * (row + x + k), 3);
-                Flags ground;
-                std::memcpy(&ground, below, sizeof ground);
+                const Flags ground = loaded<Flags>(below);
                 for (int c = 0; c < 3; ++c) {
                     const Lanes g = channel(ground, 8 * c);
                     color[c] = g + share * (color[c] - g);
