@@ -420,9 +420,9 @@ class Person:
                 half = light + view
                 half /= np.linalg.norm(half)
                 at = body.EYES[eye] + gaze * 0.42 + half * 0.0080
-                x = np.cross([0, 1, 0], half)
-                x /= np.linalg.norm(x)
-                disc = self._glint_rest(k) @ np.stack([x, np.cross(half, x), half])
+                x = np.array([half[2], 0, -half[0]]) / np.hypot(half[2], half[0])  # level, and across `half`
+                y = np.array([half[1] * x[2], half[2] * x[0] - half[0] * x[2], -half[1] * x[0]])
+                disc = self._glint_rest(k) @ np.stack([x, y, half])
                 local[self._slices[f"glint{k}"]] = at + disc
             first, second, t, length, fan = self._lash_roots[eye]
             root = face[first] + t[:, None] * (face[second] - face[first])
@@ -460,11 +460,11 @@ class Person:
             face_labels=self._labels, keep=HEAD_LABELS, samples=samples,
         )  # fmt: skip
         alpha = np.rint(torso.alpha * 255)
-        straight = np.rint(torso.color / np.maximum(torso.alpha, 1e-6)[..., None] * 255)
+        straight = np.rint(torso.color * (255 / np.maximum(torso.alpha, 1e-6))[..., None])
         rgba = np.empty((self.size, self.size, 4), np.uint8)
         rgba[..., :3], rgba[..., 3] = straight, alpha
         share = (alpha / np.float32(255))[..., None]
-        behind = np.rint(straight * share + self.plate * (1 - share))
+        behind = np.rint(self.plate + share * (straight - self.plate))
         head_alpha = np.rint(head.alpha * 255)
         image = head.color * 255 + behind * (1 - head.alpha[..., None])
         return Frame(

@@ -141,17 +141,31 @@ inline Color texel(const Texture& t, float u, float v) {
     return (top + fv * (bottom - top)) * (1.0f / 255.0f);
 }
 
-// Whether the nearest texel is there.
-inline bool solid(const Texture& t, float u, float v) {
-    const int x = int(std::min(std::max(u, 0.0f), float(t.width - 1)));
-    const int y = int(std::min(std::max(v, 0.0f), float(t.height - 1)));
-    return t.rgba[4 * (size_t(y) * t.width + x) + 3] >= 128;
+inline Lanes limited(const Lanes& given, float most) {
+    const Lanes x = given > 0.0f ? given : kNothing;
+    return x < most ? x : kNothing + most;
+}
+
+// Whether the nearest texels are there.
+inline Flags solid(const Texture& t, const Lanes& u, const Lanes& v) {
+    const Flags x = __builtin_convertvector(limited(u, float(t.width - 1)), Flags);
+    const Flags y = __builtin_convertvector(limited(v, float(t.height - 1)), Flags);
+    const Flags at = y * t.width + x;
+    Flags there;
+    for (int k = 0; k < kLanes; ++k) there[k] = t.rgba[4 * size_t(at[k]) + 3];
+    return there >= 128;
 }
 
 // The vertices' values at a hit.
 inline Lanes mix(const Mesh& m, const int32_t* f, const Hit& h) {
     const Lanes first = m.paint[f[0]];
     return first + h.a * (m.paint[f[1]] - first) + h.b * (m.paint[f[2]] - first);
+}
+
+// One of these values at eight hits, whose weights are a and b.
+inline Lanes mix(const Mesh& m, const int32_t* f, int which, const Lanes& a, const Lanes& b) {
+    const float first = m.paint[f[0]][which];
+    return first + a * (m.paint[f[1]][which] - first) + b * (m.paint[f[2]][which] - first);
 }
 
 // What each sample of a band sees: the nearest triangle, the inverse depth there, and the weights of that triangle's
@@ -260,12 +274,8 @@ void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector
                 if (!any(wins)) continue;
                 const Lanes second = w1 * p1.inverse_z, third = w2 * p2.inverse_z;
                 if (cut) {
-                    const Lanes z = 1.0f / inverse_z, a = second * z, b = third * z;
-                    for (int k = 0; k < kLanes; ++k) {
-                        if (!wins[k]) continue;
-                        const Lanes at_hit = mix(m, f, {face, a[k], b[k]});
-                        if (!solid(*t, at_hit[kU], at_hit[kV])) wins[k] = 0;
-                    }
+                    const Lanes z = 1.0f / inverse_z;
+                    wins &= solid(*t, mix(m, f, kU, second * z, third * z), mix(m, f, kV, second * z, third * z));
                 }
                 const Lanes z_now = wins ? inverse_z : before;
                 const Lanes second_now = wins ? second : loaded<Lanes>(&seen.second[at]);
@@ -329,11 +339,6 @@ void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector
             out.labels[at] = uint8_t(best);
         }
     }
-}
-
-inline Lanes limited(const Lanes& given, float most) {
-    const Lanes x = given > 0.0f ? given : kNothing;
-    return x < most ? x : kNothing + most;
 }
 
 inline Lanes channel(const Flags& words, int shift) { return __builtin_convertvector(words >> shift & 255, Lanes); }
