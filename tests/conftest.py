@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-if beside := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # before NumPy and PyTorch read it: the cores are shared
-    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // int(beside), 1)))
+if "PYTEST_XDIST_WORKER" in os.environ:  # before NumPy and PyTorch read it: each worker has its core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

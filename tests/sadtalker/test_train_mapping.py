@@ -116,8 +116,8 @@ def test_resuming_gives_the_same_bits_and_the_file_drives_the_renderer(runs, ren
         run(Trainer(runs, renderer, config), out)
     run(Trainer(runs, renderer, config), out)
     assert began == [0, 1, 2, 2, 3] and not list(tmp_path.glob(".*"))
-    state, wanted = load_file(out), whole.net.state_dict()
-    assert state.keys() == wanted.keys() and all(torch.equal(v, wanted[k]) for k, v in state.items())
+    state, unbroken = load_file(out), whole.net.state_dict()
+    assert state.keys() == unbroken.keys() and all(torch.equal(v, unbroken[k]) for k, v in state.items())
 
     network = checkpoints.load_mapping(out)
     wanted = {"learned": 70, "given": 73}[choice]

@@ -420,7 +420,7 @@ class Person:
                 half = light + view
                 half /= np.linalg.norm(half)
                 at = body.EYES[eye] + gaze * 0.42 + half * 0.0080
-                x = np.array([half[2], 0, -half[0]]) / np.hypot(half[2], half[0])  # level, and across `half`
+                x = np.array([half[2], 0, -half[0]]) / np.hypot(half[2], half[0])  # np.cross checks more than it does
                 y = np.array([half[1] * x[2], half[2] * x[0] - half[0] * x[2], -half[1] * x[0]])
                 disc = self._glint_rest(k) @ np.stack([x, y, half])
                 local[self._slices[f"glint{k}"]] = at + disc
