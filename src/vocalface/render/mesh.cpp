@@ -27,8 +27,11 @@ constexpr int kLabels = 32;  // labels are below
 constexpr int kU = 3, kV = 7;  // where texture coordinates lie in a vertex's paint
 typedef float Lanes __attribute__((vector_size(4 * kLanes)));
 typedef int32_t Flags __attribute__((vector_size(4 * kLanes)));
-typedef float Color __attribute__((vector_size(16)));
-typedef uint8_t Bytes __attribute__((vector_size(4)));
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Flags{__VA_ARGS__})
+#endif
 const Lanes kNothing = {};
 const Lanes kCount = {0, 1, 2, 3, 4, 5, 6, 7};
 
@@ -62,11 +65,6 @@ struct Output {
 
 struct Projected {
     float x, y, inverse_z;
-};
-
-struct Hit {
-    int face;
-    float a, b;  // perspective-correct weights of the second and third vertex
 };
 
 std::vector<Projected> project(const float* xyz, int vertices, const View& v) {
@@ -124,27 +122,56 @@ void together(int threads, Work& work) {
     for (auto& thread : pool) thread.join();
 }
 
-inline Color texel(const Texture& t, float u, float v) {
-    u = std::min(std::max(u - 0.5f, 0.0f), float(t.width - 1));
-    v = std::min(std::max(v - 0.5f, 0.0f), float(t.height - 1));
-    const int x0 = int(u), y0 = int(v);
-    const int x1 = std::min(x0 + 1, t.width - 1), y1 = std::min(y0 + 1, t.height - 1);
-    const float fu = u - float(x0), fv = v - float(y0);
-    const auto at = [&](int y, int x) {
-        Bytes bytes;
-        std::memcpy(&bytes, t.rgba + 4 * (size_t(y) * t.width + x), sizeof bytes);
-        return __builtin_convertvector(bytes, Color);
-    };
-    const Color left = at(y0, x0), below = at(y1, x0);
-    const Color top = left + fu * (at(y0, x1) - left);
-    const Color bottom = below + fu * (at(y1, x1) - below);
-    return (top + fv * (bottom - top)) * (1.0f / 255.0f);
+template <class Values, class T>
+inline Values loaded(const T* from) {
+    Values values;
+    std::memcpy(&values, from, sizeof values);
+    return values;
+}
+
+template <class Values, class T>
+inline void store(const Values& values, T* to) {
+    std::memcpy(to, &values, sizeof values);
 }
 
 inline Lanes limited(const Lanes& given, float most) {
     const Lanes x = given > 0.0f ? given : kNothing;
     return x < most ? x : kNothing + most;
 }
+
+inline Lanes channel(const Flags& words, int which) {
+    return __builtin_convertvector(words >> 8 * which & 255, Lanes);
+}
+
+// Eight bilinear samples of a texture, at texels u and v.
+struct Texels {
+    Flags corners[4];  // the words of the four texels around each: above, left and right, then below
+    Lanes fu, fv;
+
+    Texels(const Texture& t, const Lanes& u, const Lanes& v) {
+        fu = limited(u - 0.5f, float(t.width - 1)), fv = limited(v - 0.5f, float(t.height - 1));
+        const Flags left = __builtin_convertvector(limited(fu, float(std::max(t.width - 2, 0))), Flags);
+        const Flags top = __builtin_convertvector(limited(fv, float(std::max(t.height - 2, 0))), Flags);
+        fu -= __builtin_convertvector(left, Lanes), fv -= __builtin_convertvector(top, Lanes);
+        const Flags first = top * t.width + left;
+        const size_t right = t.width > 1 ? 4 : 0, below = t.height > 1 ? 4 * size_t(t.width) : 0;
+        alignas(Flags) uint32_t words[4][kLanes];
+        for (int k = 0; k < kLanes; ++k) {
+            const uint8_t* at = t.rgba + 4 * size_t(first[k]);
+            std::memcpy(&words[0][k], at, 4), std::memcpy(&words[1][k], at + right, 4);
+            std::memcpy(&words[2][k], at + below, 4), std::memcpy(&words[3][k], at + below + right, 4);
+        }
+        for (int k = 0; k < 4; ++k) corners[k] = loaded<Flags>(words[k]);
+    }
+
+    // A channel, 0 to 255.
+    Lanes operator[](int which) const {
+        const Lanes upper = channel(corners[0], which), lower = channel(corners[2], which);
+        const Lanes above = upper + fu * (channel(corners[1], which) - upper);
+        const Lanes below = lower + fu * (channel(corners[3], which) - lower);
+        return above + fv * (below - above);
+    }
+};
 
 // Whether the nearest texels are there.
 inline Flags solid(const Texture& t, const Lanes& u, const Lanes& v) {
@@ -156,10 +183,10 @@ inline Flags solid(const Texture& t, const Lanes& u, const Lanes& v) {
     return there >= 128;
 }
 
-// The vertices' values at a hit.
-inline Lanes mix(const Mesh& m, const int32_t* f, const Hit& h) {
+// The vertices' values where the second and third have the weights a and b.
+inline Lanes mix(const Mesh& m, const int32_t* f, float a, float b) {
     const Lanes first = m.paint[f[0]];
-    return first + h.a * (m.paint[f[1]] - first) + h.b * (m.paint[f[2]] - first);
+    return first + a * (m.paint[f[1]] - first) + b * (m.paint[f[2]] - first);
 }
 
 // One of these values at eight hits, whose weights are a and b.
@@ -181,11 +208,6 @@ struct Samples {
         std::fill(nearest.begin(), nearest.end(), 0.0f);  // inverse depth: larger is nearer
         std::fill(face.begin(), face.end(), -1);
     }
-
-    Hit hit(size_t at) const {
-        const float z = 1.0f / nearest[at];
-        return {face[at], second[at] * z, third[at] * z};
-    }
 };
 
 inline bool any(const Flags& flags) {
@@ -198,19 +220,21 @@ inline bool any(const Flags& flags) {
 struct Cover {
     int x_begin, x_end, y_begin, y_end, width, s;
     bool narrow;  // one test tells of a whole row
-    float slope[3];
+    float slope[3], inverse_area;
     const Projected* corner[4];
 
     // `s` samples a pixel each way, `top`: the band's first row, px.
     Cover(const Projected& p0, const Projected& p1, const Projected& p2, int width, int height, int s, float top)
         : width(width), s(s), corner{&p0, &p1, &p2, &p0} {
+        const float area = (p1.x - p0.x) * (p2.y - p0.y) - (p1.y - p0.y) * (p2.x - p0.x);
+        inverse_area = 1.0f / area;
         const float low_x = std::min({p0.x, p1.x, p2.x}), high_x = std::max({p0.x, p1.x, p2.x});
         const float low_y = std::min({p0.y, p1.y, p2.y}), high_y = std::max({p0.y, p1.y, p2.y});
         x_begin = int(std::max(0.0f, std::ceil(low_x * s - 0.5f)));
         x_end = int(std::min(float(width - 1), std::floor(high_x * s - 0.5f)));
         y_begin = int(std::max(0.0f, std::ceil((low_y - top) * s - 0.5f)));
         y_end = int(std::min(float(height - 1), std::floor((high_y - top) * s - 0.5f)));
-        if (x_begin > x_end) y_end = y_begin - 1;
+        if (x_begin > x_end || area == 0.0f) y_end = y_begin - 1;
         narrow = x_end - x_begin < kLanes;
         for (int k = 0; k < 3 && !narrow; ++k)
             slope[k] = (corner[k + 1]->x - corner[k]->x) / (corner[k + 1]->y - corner[k]->y);  // unused where level
@@ -229,18 +253,130 @@ struct Cover {
         return {std::max(x_begin, int(std::max(lowest, -1.0f)) - 1),
                 std::min(x_end, int(std::min(highest, float(width))) + 2)};
     }
+
+    // Eight samples of a row: the corners' weights on the screen, the inverse depth, and whether the triangle is there.
+    struct At {
+        Lanes w0, w1, w2, inverse_z;
+        Flags inside;
+    };
+
+    // At (px, py), px.
+    At at(const Lanes& px, float py) const {
+        const Projected &p0 = *corner[0], &p1 = *corner[1], &p2 = *corner[2];
+        const Lanes dx = px - p0.x;
+        const float dy = py - p0.y;
+        At out;
+        out.w1 = (dx * (p2.y - p0.y) - dy * (p2.x - p0.x)) * inverse_area;
+        out.w2 = ((p1.x - p0.x) * dy - (p1.y - p0.y) * dx) * inverse_area;
+        out.w0 = 1.0f - out.w1 - out.w2;
+        out.inverse_z = out.w0 * p0.inverse_z + out.w1 * p1.inverse_z + out.w2 * p2.inverse_z;
+        out.inside = (out.w0 >= kSlack) & (out.w1 >= kSlack) & (out.w2 >= kSlack);
+        return out;
+    }
 };
 
-template <class Values, class T>
-inline Values loaded(const T* from) {
-    Values values;
-    std::memcpy(&values, from, sizeof values);
-    return values;
+inline Lanes root(const Lanes& x) {
+    alignas(Lanes) float values[kLanes];
+    store(x, values);
+    for (float& value : values) value = std::sqrt(value);
+    return loaded<Lanes>(values);
 }
 
+// Eight vectors of eight, transposed: words in pairs, pairs in fours, fours in eights.
+inline void transpose(Lanes* rows) {
+    Lanes pairs[kLanes], fours[kLanes];
+    for (int k = 0; k < kLanes; k += 2) {
+        pairs[k] = SHUFFLE(rows[k], rows[k + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        pairs[k + 1] = SHUFFLE(rows[k], rows[k + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    for (int k = 0; k < kLanes; k += 4)
+        for (int half = 0; half < 2; ++half) {
+            const Lanes &a = pairs[k + half], &b = pairs[k + half + 2];
+            fours[k + 2 * half] = SHUFFLE(a, b, 0, 1, 8, 9, 4, 5, 12, 13);
+            fours[k + 2 * half + 1] = SHUFFLE(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+        }
+    for (int k = 0; k < kLanes / 2; ++k) {
+        rows[k] = SHUFFLE(fours[k], fours[k + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        rows[k + 4] = SHUFFLE(fours[k], fours[k + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+}
+
+// The elements at eight places.
 template <class Values, class T>
-inline void store(const Values& values, T* to) {
-    std::memcpy(to, &values, sizeof values);
+inline Values gathered(const T* from, const size_t* at) {
+    return Values{from[at[0]], from[at[1]], from[at[2]], from[at[3]],
+                  from[at[4]], from[at[5]], from[at[6]], from[at[7]]};
+}
+
+// The most frequent of s x s samples' labels, 0 where no triangle is; the lower of equals.
+int frequent(const Mesh& m, const int32_t* faces, int s, int width) {
+    int counts[kLabels] = {0}, best = 0;
+    for (int k = 0; k < s * s; ++k) {
+        const int32_t face = faces[size_t(k / s) * width + k % s];
+        ++counts[face < 0 ? 0 : m.labels[face] & (kLabels - 1)];
+    }
+    for (int label = 1; label < kLabels; ++label)
+        if (counts[label] > counts[best]) best = label;
+    return best;
+}
+
+// The pixels of a band from its samples: eight pixels of a row at once.
+void shade_band(const Mesh& m, const Texture* t, const View& v, const Samples& seen, int first_row, int rows,
+                const Output& out) {
+    const int s = v.samples, width = v.width * s;
+    const float share = 1.0f / float(s * s);
+    for (int y = 0; y < rows; ++y) {
+        for (int x = 0; x < v.width; x += kLanes) {
+            const int count = std::min(kLanes, v.width - x);
+            const size_t first = size_t(y) * s * width + size_t(x) * s;  // the first pixel's first sample
+            Lanes color[3] = {}, alpha = {}, deepest = {};
+            Flags label = {}, several = {};
+            for (int k = 0; k < s * s; ++k) {
+                size_t at[kLanes];
+                for (int i = 0; i < kLanes; ++i)
+                    at[i] = first + size_t(k / s) * width + k % s + size_t(std::min(i, count - 1)) * s;
+                const Flags face = gathered<Flags>(seen.face.data(), at);
+                const Flags visible = face >= 0;
+                Flags here = {};
+                if (any(visible))
+                    for (int i = 0; i < kLanes; ++i) here[i] = face[i] < 0 ? 0 : m.labels[face[i]] & (kLabels - 1);
+                if (k == 0) label = here;
+                several |= here != label;
+                const Flags shown = visible & (((Flags{} + int32_t(v.keep)) >> here & 1) != 0);
+                if (!any(visible)) continue;
+                const Lanes inverse_z = gathered<Lanes>(seen.nearest.data(), at);
+                deepest = inverse_z > deepest ? inverse_z : deepest;
+                if (!any(shown)) continue;
+                const Lanes z = 1.0f / (visible ? inverse_z : kNothing + 1.0f);
+                const Lanes second = z * gathered<Lanes>(seen.second.data(), at);
+                const Lanes third = z * gathered<Lanes>(seen.third.data(), at);
+                Lanes values[kLanes];
+                for (int i = 0; i < kLanes; ++i)
+                    values[i] = shown[i] ? mix(m, m.faces + 3 * size_t(face[i]), second[i], third[i]) : kNothing;
+                transpose(values);
+                if (t) {
+                    const Texels texels(*t, values[kU], values[kV]);
+                    for (int c = 0; c < 3; ++c) {
+                        const Lanes albedo = texels[c] * (1.0f / 255.0f);
+                        values[c] *= albedo * albedo;
+                    }
+                }
+                for (int c = 0; c < 3; ++c) {
+                    const Lanes value = values[c] + values[4 + c];
+                    color[c] += v.encode ? root(limited(value, 1.0f)) : value;
+                }
+                alpha += shown ? kNothing + 1.0f : kNothing;
+            }
+            for (int i = 0; i < count; ++i) {
+                const size_t at = size_t(first_row + y) * v.width + x + i;
+                for (int c = 0; c < 3; ++c) out.color[3 * at + c] = color[c][i] * share;
+                out.alpha[at] = alpha[i] * share;
+                out.depth[at] = deepest[i] > 0 ? 1.0f / deepest[i] : 0.0f;
+                out.labels[at] = uint8_t(
+                    several[i] ? frequent(m, seen.face.data() + first + size_t(i) * s, s, width) : label[i]);
+            }
+        }
+    }
 }
 
 void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector<Projected>& points,
@@ -252,25 +388,17 @@ void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector
         const int face = listed[i];
         const int32_t* f = m.faces + 3 * face;
         const Projected &p0 = points[f[0]], &p1 = points[f[1]], &p2 = points[f[2]];
-        const float area = (p1.x - p0.x) * (p2.y - p0.y) - (p1.y - p0.y) * (p2.x - p0.x);
-        if (area == 0.0f) continue;
-        const float inverse_area = 1.0f / area, top = float(first_row);
+        const float top = float(first_row);
         const Cover cover(p0, p1, p2, width, height, s, top);
         const bool cut = m.cutout && m.cutout[face];
         for (int y = cover.y_begin; y <= cover.y_end; ++y) {
             const float py = top + (float(y) + 0.5f) * step;
             const auto [from_x, to_x] = cover.row(py);
-            const float across = p2.y - p0.y, along = p1.y - p0.y, dy = py - p0.y;
             for (int x = from_x; x <= to_x; x += kLanes) {
                 const size_t at = size_t(y) * width + x;
-                const Lanes px = (kCount + (float(x) + 0.5f)) * step - p0.x;
-                const Lanes w1 = (px * across - dy * (p2.x - p0.x)) * inverse_area;
-                const Lanes w2 = ((p1.x - p0.x) * dy - along * px) * inverse_area;
-                const Lanes w0 = 1.0f - w1 - w2;
-                const Lanes inverse_z = w0 * p0.inverse_z + w1 * p1.inverse_z + w2 * p2.inverse_z;
+                const auto [w0, w1, w2, inverse_z, inside] = cover.at((kCount + (float(x) + 0.5f)) * step, py);
                 const Lanes before = loaded<Lanes>(&seen.nearest[at]);
-                Flags wins = (w0 >= kSlack) & (w1 >= kSlack) & (w2 >= kSlack) & (inverse_z > before) &
-                             (kCount <= float(to_x - x));
+                Flags wins = inside & (inverse_z > before) & (kCount <= float(to_x - x));
                 if (!any(wins)) continue;
                 const Lanes second = w1 * p1.inverse_z, third = w2 * p2.inverse_z;
                 if (cut) {
@@ -288,67 +416,7 @@ void draw_band(const Mesh& m, const Texture* t, const View& v, const std::vector
             }
         }
     }
-    const float share = 1.0f / float(s * s);
-    std::vector<size_t> grid(s * s);  // a pixel's samples from its first
-    for (int k = 0; k < s * s; ++k) grid[k] = size_t(k / s) * width + k % s;
-    for (int y = 0; y < rows; ++y) {
-        for (int x = 0; x < v.width; ++x) {
-            const size_t at = size_t(first_row + y) * v.width + x, first = size_t(y) * s * width + size_t(x) * s;
-            bool empty = true;
-            for (const size_t offset : grid) empty &= seen.face[first + offset] < 0;
-            if (empty) {
-                out.color[3 * at] = out.color[3 * at + 1] = out.color[3 * at + 2] = 0;
-                out.alpha[at] = out.depth[at] = 0, out.labels[at] = 0;
-                continue;
-            }
-            Color color = {0, 0, 0, 0};
-            float alpha = 0, deepest = 0;
-            int counts[kLabels] = {0};
-            for (const size_t offset : grid) {
-                const size_t sample = first + offset;
-                if (seen.face[sample] < 0) {
-                    ++counts[0];
-                    continue;
-                }
-                deepest = std::max(deepest, seen.nearest[sample]);
-                const int label = m.labels[seen.face[sample]] & (kLabels - 1);
-                ++counts[label];
-                if (!(v.keep >> label & 1u)) continue;
-                const Hit hit = seen.hit(sample);
-                const Lanes at_hit = mix(m, m.faces + 3 * hit.face, hit);
-                Color value = {at_hit[0], at_hit[1], at_hit[2], 0};
-                if (t) {
-                    const Color albedo = texel(*t, at_hit[kU], at_hit[kV]);
-                    value *= albedo * albedo;
-                }
-                value += Color{at_hit[4], at_hit[5], at_hit[6], 0};
-                if (v.encode)
-                    for (int c = 0; c < 3; ++c) value[c] = std::sqrt(std::min(std::max(value[c], 0.0f), 1.0f));
-                color += value;
-                alpha += 1.0f;
-            }
-            for (int c = 0; c < 3; ++c) out.color[3 * at + c] = color[c] * share;
-            out.alpha[at] = alpha * share;
-            out.depth[at] = deepest > 0 ? 1.0f / deepest : 0.0f;
-            int best = counts[0] ? 0 : kLabels - 1;
-            for (const size_t offset : grid) {  // the most frequent; the lower of equals
-                const int32_t face = seen.face[first + offset];
-                const int label = face < 0 ? 0 : m.labels[face] & (kLabels - 1);
-                if (counts[label] > counts[best] || (counts[label] == counts[best] && label < best)) best = label;
-            }
-            out.labels[at] = uint8_t(best);
-        }
-    }
-}
-
-inline Lanes channel(const Flags& words, int shift) { return __builtin_convertvector(words >> shift & 255, Lanes); }
-
-// One channel of eight bilinear samples, from the words of their four texels.
-inline Lanes between(const Flags* words, int shift, const Lanes& fu, const Lanes& fv) {
-    const Lanes upper = channel(words[0], shift), lower = channel(words[2], shift);
-    const Lanes above = upper + fu * (channel(words[1], shift) - upper);
-    const Lanes below = lower + fu * (channel(words[3], shift) - lower);
-    return above + fv * (below - above);
+    shade_band(m, t, v, seen, first_row, rows, out);
 }
 
 // One band of `vf_mesh_warp`. `samples`: inverse depth, then u and v over depth, of the nearest triangle.
@@ -361,9 +429,7 @@ void warp_band(const std::vector<Projected>& points, const int32_t* faces, const
     for (int i = 0; i < listed_count; ++i) {
         const int32_t* f = faces + 3 * listed[i];
         const Projected &p0 = points[f[0]], &p1 = points[f[1]], &p2 = points[f[2]];
-        const float area = (p1.x - p0.x) * (p2.y - p0.y) - (p1.y - p0.y) * (p2.x - p0.x);
-        if (area == 0.0f) continue;
-        const float inverse_area = 1.0f / area, top = float(first_row);
+        const float top = float(first_row);
         const Cover cover(p0, p1, p2, v.width, rows, 1, top);
         float u[3], w[3];
         for (int k = 0; k < 3; ++k)
@@ -371,17 +437,11 @@ void warp_band(const std::vector<Projected>& points, const int32_t* faces, const
         for (int y = cover.y_begin; y <= cover.y_end; ++y) {
             const float py = top + float(y) + 0.5f;
             const auto [from_x, to_x] = cover.row(py);
-            const float across = p2.y - p0.y, along = p1.y - p0.y, dy = py - p0.y;
             for (int x = from_x; x <= to_x; x += kLanes) {
                 const size_t at = size_t(y) * v.width + x;
-                const Lanes px = (kCount + (float(x) + 0.5f)) - p0.x;
-                const Lanes w1 = (px * across - dy * (p2.x - p0.x)) * inverse_area;
-                const Lanes w2 = ((p1.x - p0.x) * dy - along * px) * inverse_area;
-                const Lanes w0 = 1.0f - w1 - w2;
-                const Lanes inverse_z = w0 * p0.inverse_z + w1 * p1.inverse_z + w2 * p2.inverse_z;
+                const auto [w0, w1, w2, inverse_z, inside] = cover.at(kCount + (float(x) + 0.5f), py);
                 const Lanes before = loaded<Lanes>(nearest + at);
-                const auto wins = (w0 >= kSlack) & (w1 >= kSlack) & (w2 >= kSlack) & (inverse_z > before) &
-                                  (kCount <= float(to_x - x));
+                const Flags wins = inside & (inverse_z > before) & (kCount <= float(to_x - x));
                 const Lanes z_now = wins ? inverse_z : before;
                 const Lanes u_now = wins ? w0 * u[0] + w1 * u[1] + w2 * u[2] : loaded<Lanes>(us + at);
                 const Lanes v_now = wins ? w0 * w[0] + w1 * w[1] + w2 * w[2] : loaded<Lanes>(vs + at);
@@ -400,23 +460,12 @@ void warp_band(const std::vector<Projected>& points, const int32_t* faces, const
             const auto seen = inverse_z > 0.0f;
             const Lanes z = 1.0f / (seen ? inverse_z : inverse_z + 1.0f);
             u *= z, w *= z;
-            u = limited(u - 0.5f, float(t.width - 1)), w = limited(w - 0.5f, float(t.height - 1));
-            const Flags left = __builtin_convertvector(limited(u, float(t.width - 2)), Flags);  // two texels in one load
-            const Flags top = __builtin_convertvector(limited(w, float(t.height - 2)), Flags);
-            const Lanes fu = u - __builtin_convertvector(left, Lanes), fv = w - __builtin_convertvector(top, Lanes);
+            const Texels texels(t, u, w);
             const int count = std::min(kLanes, v.width - x);
-            alignas(Flags) uint32_t corners[4][kLanes] = {}, below[kLanes] = {}, shown[kLanes];
-            for (int k = 0; k < count; ++k) {
-                const uint8_t* first = t.rgba + 4 * (size_t(top[k]) * t.width + left[k]);
-                const uint8_t* second = first + 4 * size_t(t.width);
-                std::memcpy(&corners[0][k], first, 4), std::memcpy(&corners[1][k], first + 4, 4);
-                std::memcpy(&corners[2][k], second, 4), std::memcpy(&corners[3][k], second + 4, 4);
-            }
-            Flags words[4];
-            std::memcpy(words, corners, sizeof words);
-            const Lanes share = seen ? between(words, 24, fu, fv) * (1.0f / 255.0f) : kNothing;
+            alignas(Flags) uint32_t below[kLanes] = {}, shown[kLanes];
+            const Lanes share = seen ? texels[3] * (1.0f / 255.0f) : kNothing;
             Lanes color[3];
-            for (int c = 0; c < 3; ++c) color[c] = between(words, 8 * c, fu, fv);
+            for (int c = 0; c < 3; ++c) color[c] = texels[c];
             uint8_t* pixels = out + 3 * (row + x);
             bool opaque = true;
             for (int k = 0; k < kLanes; ++k) opaque &= share[k] > 0.999f;
@@ -424,7 +473,7 @@ void warp_band(const std::vector<Projected>& points, const int32_t* faces, const
                 for (int k = 0; k < count; ++k) std::memcpy(&below[k], under + 3 * (row + x + k), 3);
                 const Flags ground = loaded<Flags>(below);
                 for (int c = 0; c < 3; ++c) {
-                    const Lanes g = channel(ground, 8 * c);
+                    const Lanes g = channel(ground, c);
                     color[c] = g + share * (color[c] - g);
                 }
             }
