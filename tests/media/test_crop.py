@@ -107,3 +107,15 @@ def test_a_mask_is_obeyed_pixel_by_pixel():
 @pytest.mark.parametrize("box", [CropBox(500, 500, 64), CropBox(-90, -90, 64)])
 def test_a_box_outside_the_frame_changes_nothing(box):
     assert np.array_equal(media.paste_back(SMOOTH, SMOOTH[:64, :64], box), SMOOTH)
+
+
+def test_over_is_rounded_to_nearest_for_every_alpha():
+    top, alpha = (np.ascontiguousarray(a) for a in np.meshgrid(*[np.arange(256, dtype=np.uint8)] * 2))
+    top = np.stack([top, 255 - top, top // 2], -1)
+    below = np.random.default_rng(0).integers(0, 256, top.shape, np.uint8)
+    share = alpha[..., None] / 255
+    np.testing.assert_array_equal(media.over(top, below, alpha), np.rint(top * share + below * (1 - share)))
+    np.testing.assert_array_equal(media.over(top, 128, alpha), np.rint(top * share + 128 * (1 - share)))
+    np.testing.assert_array_equal(media.over(top, below, np.zeros_like(alpha)), below)
+    np.testing.assert_array_equal(media.over(top[5], below[5], alpha[5]), media.over(top, below, alpha)[5])
+    assert media.over(top[:0], below[:0], alpha[:0]).shape == (0, 256, 3)

@@ -73,15 +73,13 @@ def encode_layers(obs: Observations, size: int, progress=None) -> dict[str, np.n
             media.VideoWriter(rgb_path, size, size, crf=20, preset="medium", gop=GOP) as rgb,
             media.VideoWriter(alpha_path, size, size, crf=20, preset="medium", gop=GOP) as alpha,
         ):
-            for frame in store.frames(obs):
-                torso = fit(frame.torso)
+            for i, (torso, torso_alpha) in enumerate(store.torsos(obs)):
                 if progress is not None:
-                    progress(frame.index + 1, len(obs), "packing")
+                    progress(i + 1, len(obs), "packing")
+                behind, weight = media.over(torso, obs.plate_at(i), torso_alpha), fit(torso_alpha)
                 # Colour bleeds over the plate outside the torso, so that the codec wastes nothing on an edge.
-                weight = torso[..., 3:].astype(np.uint16)
-                mixed = (torso[..., :3] * weight + fit(frame.behind) * (255 - weight) + 127) // 255
-                rgb.write(mixed.astype(np.uint8))
-                alpha.write(np.repeat(torso[..., 3:], 3, axis=-1))
+                rgb.write(media.over(fit(torso), fit(behind), weight))
+                alpha.write(np.repeat(weight[..., None], 3, axis=-1))
         return {
             "plate": fit(obs.plate),
             "torso.rgb": np.frombuffer(rgb_path.read_bytes(), np.uint8),

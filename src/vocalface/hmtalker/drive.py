@@ -303,8 +303,7 @@ def compose(
     f, fa, m, ma = layers_of(runtime, camera, box, c_f, c_u, mouth, pose)
     out = behind.copy()
     if color is not None:
-        a = torso_alpha[..., None].astype(np.uint16)
-        out = ((out * a + color.astype(np.uint16) * (255 - a) + 127) // 255).astype(np.uint8)
+        out = media.over(out, color, torso_alpha)
     out[y0:y1, x0:x1] = composite(f, fa, m, ma, np.ascontiguousarray(out[y0:y1, x0:x1]))
     if not alpha_out:
         return out

@@ -86,7 +86,7 @@ def paste_back(frame: np.ndarray, image: np.ndarray, box: CropBox, mask: np.ndar
     spot[top:bottom, left:right] = patch[top:bottom, left:right]
     for part in (np.s_[:top, :], np.s_[bottom:, :], np.s_[top:bottom, :left], np.s_[top:bottom, right:]):
         weights = np.minimum(down[part[0], None], across[None, part[1]])
-        _blend(spot[part], patch[part], weights)
+        spot[part] = over(patch[part], spot[part], weights)
     return out
 
 
@@ -128,19 +128,32 @@ def _solid(weights: np.ndarray) -> tuple[int, int]:
     return (int(full[0]), int(full[-1]) + 1) if len(full) else (len(weights), len(weights))
 
 
-def _blend(old: np.ndarray, new: np.ndarray, weights: np.ndarray) -> None:
-    """old += weights (new - old) in place; weights uint8, of one dimension less."""
-    w = weights[..., None].astype(np.uint16)  # 16 bits hold every product
-    old[...] = ((255 - w) * old + w * new + 127) // 255
+def over(top: np.ndarray, below: np.ndarray | int, alpha: np.ndarray) -> np.ndarray:
+    """`top` laid over `below` by its straight alpha, rounded to nearest.
+
+    Args:
+        top: [H, W, 3] uint8; below: the same, or one grey level; alpha: [H, W] uint8.
+    """
+    out = np.empty_like(top)
+    out[...] = below
+    seen = np.flatnonzero(alpha.any(tuple(range(1, alpha.ndim))))
+    if len(seen):
+        rows = slice(seen[0], seen[-1] + 1)
+        a = np.repeat(alpha[rows], 3, axis=-1).reshape(out[rows].shape)  # broadcasting would take three times as long
+        mixed = np.multiply(top[rows], a, dtype=np.uint16)  # 16 bits hold every product
+        mixed += np.multiply(out[rows], 255 - a, dtype=np.uint16)
+        mixed += 128
+        mixed += mixed >> 8
+        mixed >>= 8  # x / 255 to nearest, for every such x
+        out[rows] = mixed
+    return out
 
 
 def _blend_mask(old: np.ndarray, new: np.ndarray, mask: np.ndarray) -> None:
-    """The same where most of the mask is 0 or 255: only its soft edge is computed."""
+    """`new` over `old` in place where most of the mask is 0 or 255: only its soft edge is computed."""
     np.copyto(old, new, where=(mask == 255)[..., None])
     soft = np.nonzero((mask > 0) & (mask < 255))
-    mixed = old[soft]
-    _blend(mixed, new[soft], mask[soft])
-    old[soft] = mixed
+    old[soft] = over(new[soft], old[soft], mask[soft])
 
 
 # ------------------------------------------------------------------------------------------------------ between pixels

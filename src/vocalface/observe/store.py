@@ -211,13 +211,26 @@ def frames(obs: Observations, start: int = 0, stop: int | None = None) -> Iterat
     images = view.iterate(start + offset, stop + offset)
     index = start - 1
     for index, (image, (labels, alpha, torso, torso_alpha)) in enumerate(zip(images, layers), start):
-        weight = torso_alpha[..., None].astype(np.uint16)
-        behind = (
-            torso.astype(np.uint16) * weight + obs.plate_at(index).astype(np.uint16) * (255 - weight) + 127
-        ) // 255
         yield ObservedFrame(
             index, media.crop(image, obs.crop, obs.size), labels, alpha, np.dstack([torso, torso_alpha]),
-            behind.astype(np.uint8),
+            media.over(torso, obs.plate_at(index), torso_alpha),
         )  # fmt: skip
-    if index + 1 < stop:
-        raise ObservationsError(f"frame {index + 1} of {stop} cannot be read", obs.folder, "observe the clip again")
+    _all_read(obs, index + 1, stop)
+
+
+def torsos(obs: Observations) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The torso layer alone: every frame's colour [S, S, 3] and straight alpha [S, S], uint8.
+
+    Raises:
+        ObservationsError: the layer ends too early.
+    """
+    count = 0
+    for part in zip(*(media.read_layer(obs.folder / f"{n}.mkv") for n in ("torso", "torso_alpha"))):
+        count += 1
+        yield part
+    _all_read(obs, count, len(obs))
+
+
+def _all_read(obs: Observations, count: int, wanted: int) -> None:
+    if count < wanted:
+        raise ObservationsError(f"frame {count} of {wanted} cannot be read", obs.folder, "observe the clip again")

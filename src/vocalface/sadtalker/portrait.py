@@ -76,9 +76,8 @@ def over_ground(image: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(image[..., :3])
     out = np.empty((*image.shape[:2], 3), np.uint8)
     for top in range(0, len(image), 512):  # in strips: memory stays small
-        part = image[top : top + 512].astype(np.uint16)
-        alpha = part[..., 3:]
-        out[top : top + 512] = (part[..., :3] * alpha + GROUND * (255 - alpha) + 127) // 255
+        part = image[top : top + 512]
+        out[top : top + 512] = media.over(part[..., :3], GROUND, part[..., 3])
     return out
 
 
