@@ -1,5 +1,6 @@
 """Training: it learns, it resumes to the same bits, it survives being killed, and what it freezes stays frozen."""
 
+import copy
 import hashlib
 import os
 import signal
@@ -76,6 +77,15 @@ def test_noisy_copies_lie_15_to_40_dB_over_their_noise():
     over = np.array([10 * np.log10(np.mean(sound**2) / np.mean((c - sound) ** 2)) for c in copies])
     assert len(over) == 12 and over.min() > 14.5 and over.max() < 40.5 and np.ptp(over) > 8
     assert not list(noisy_copies(sound, TINY.replace(noisy_copies=0)))
+
+
+def test_more_pixels_get_more_gaussians_and_steps_where_heads_start_from_the_surface():
+    small, paper = PRESETS["fast"], PRESETS["paper"]
+    large = small.at_size(512)
+    assert small.at_size(256) == small and PRESETS["tiny"].at_size(64) == PRESETS["tiny"]
+    for name in ("face_gaussians", "face_steps", "mouth_steps", "fuse_steps"):
+        assert 1.2 < getattr(large, name) / getattr(small, name) < 1.7
+    assert paper.at_size(256) == paper.replace(size=256)
 
 
 def test_split_is_ten_to_one():
@@ -173,6 +183,20 @@ def test_training_refines_the_upper_face_of_every_frame_that_it_draws(material, 
     still = training.Trainer(material, TINY.replace(upper_steps=0))
     still.refine_upper(material.train, still.view(material.train), "audio", still.config.upper_steps)
     assert torch.equal(still.upper, torch.from_numpy(material.upper))
+
+
+def test_the_fuse_stage_refines_upper_faces_at_a_frames_first_visit_and_poses_at_the_others(material, whole):
+    trainer = training.Trainer(material, TINY.replace(fuse_steps=9))
+    trainer.restore(copy.deepcopy(whole.state()))
+    trainer.trainable = trainer.trainable[:3]
+    start = TINY.speech_steps + TINY.face_steps + TINY.mouth_steps
+    moved = []
+    for visit in range(3):
+        upper, pose = trainer.upper.clone(), trainer.poses.delta.clone()
+        for k in range(3):
+            trainer.advance(start + 3 * visit + k)
+        moved.append((not torch.equal(upper, trainer.upper), not torch.equal(pose, trainer.poses.delta)))
+    assert moved == [(True, False), (False, True), (False, True)]
 
 
 def test_behind_a_head_that_hides_the_same_training_sees_another_colour(material):

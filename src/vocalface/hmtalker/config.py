@@ -129,10 +129,14 @@ class Config:
         return dataclasses.replace(self, **changes)
 
     def at_size(self, size: int) -> Config:
-        """For another training size, px. Heads that start from the tracked surface get more Gaussians where there are
-        more pixels (10,000 at 256 px, 16,000 at 512); densification finds its own number."""
-        more = (size / self.size) ** 0.68 if self.init == "surface" else 1
-        return self.replace(size=size, face_gaussians=int(round(self.face_gaussians * more, -2)))
+        """For another training size, px. Heads that start from the tracked surface get more Gaussians and more steps
+        where there are more pixels (`fast`: 10,000 and 14,000 at 256 px, 16,000 and 17,500 at 512); densification finds
+        its own number, and its schedule is the paper's."""
+        if self.init != "surface":
+            return self.replace(size=size)
+        more = size / self.size
+        steps = {k: int(round(getattr(self, k) * more**0.32, -1)) for k in ("face_steps", "mouth_steps", "fuse_steps")}
+        return self.replace(size=size, face_gaussians=int(round(self.face_gaussians * more**0.68, -2)), **steps)
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -183,7 +187,7 @@ PRESETS: dict[str, Config] = {
     "paper": Config(),
     "fast": _CPU.replace(
         preset="fast", size=256, face_gaussians=10_000, mouth_gaussians=3_000, warmup_steps=400,
-        face_steps=8_000, mouth_steps=2_000, fuse_steps=5_000, upper_steps=2,
+        face_steps=8_000, mouth_steps=1_500, fuse_steps=4_500, upper_steps=2,
     ),
     "demo": _CPU.replace(
         preset="demo", size=192, face_gaussians=6_000, mouth_gaussians=1_500, warmup_steps=300,

@@ -575,12 +575,17 @@ class Trainer:
         return self.pick(gen, easy)
 
     def _refinements(self, step: int) -> tuple[int, int]:
-        """Gauss-Newton steps on the pose and on the upper face of the frame of a step of this stage."""
+        """Gauss-Newton steps on the pose and on the upper face of the frame of a step of this stage.
+
+        Either takes as long as the step itself, so that no step waits for both: in the fuse stage a frame's upper face
+        is refined at its first visit, its pose at the others.
+        """
         c = self.config
         if self.stage == "face":
             return (c.pose_steps if step >= c.warmup_steps else 0), 0
         if self.stage == "fuse" and c.fuse_motion:
-            return c.pose_steps, min(c.upper_steps, 1) if step < len(self.trainable) else 0  # each frame once
+            upper = min(c.upper_steps, 1) if step < len(self.trainable) else 0
+            return (0, upper) if upper else (c.pose_steps, 0)
         return 0, 0
 
     def _track(self, i: int, view: View) -> View:
