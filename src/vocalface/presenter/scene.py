@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from vocalface import media
 from vocalface.presenter import body, hair, paint, surface
 from vocalface.presenter.body import Part, vertex_normals
 from vocalface.presenter.face import EYE_HALF, LIFT, MOUTH_Y, Face, bump, lid_margin, lid_meeting, smoothstep
@@ -227,6 +228,10 @@ class Person:
         self._tangents = tangents[self._hair]
         self._sheen = {p.name: p.sheen for p in self._parts if p.sheen[0] > 0}
         self._open = np.ones(len(self._local), np.float32)
+        t = self.face.topology
+        moist = 0.16 * np.clip(t.lip + 0.5 * t.wet, 0, 1).astype(np.float32)
+        lips = np.flatnonzero(moist)
+        self._moist = lips + self._slices["face"].start, moist[lips, None]
 
     # Light
 
@@ -291,11 +296,11 @@ class Person:
             sky = (0.5 + 0.5 * (n @ up))[:, None]
             ambient = _GROUND + sky * (_SKY - _GROUND)
             skin_end = face.stop if where is head else self._slices["neck"].stop - where.start
-            light[where] = np.clip(0.92 * facing + 0.08, 0, None) @ _COLORS + ambient
-            for c in range(3):
-                w = _SKIN_WRAP[c]
-                soft = np.clip((facing[:skin_end] + w) / (1 + w), 0, None)
-                light[where.start : where.start + skin_end, c] = soft @ _COLORS[:, c] + ambient[:skin_end, c]
+            skin, rest = light[where][:skin_end], light[where][skin_end:]
+            np.matmul(np.maximum(0.92 * facing[skin_end:] + 0.08, 0), _COLORS, out=rest)
+            for c, w in enumerate(_SKIN_WRAP):
+                skin[:, c] = np.maximum(facing[:skin_end] / (1 + w) + w / (1 + w), 0) @ _COLORS[:, c]
+            light[where] += ambient
         # Highlights: half-way vectors between the lights and the viewer.
         view = np.array([0, 0, 1], np.float32)
         half = _LIGHTS[:2] + view
@@ -303,20 +308,14 @@ class Person:
         for name, (strength, sharp) in self._sheen.items():
             where = self._slices[name]
             to_room = torso_to_room if where.start >= self._torso.start else head_to_room
-            glow = np.clip(self._normals[where] @ (half @ to_room).T, 0, 1) ** sharp
-            gloss[where] = strength * (glow @ _COLORS[:2])
-        t = self.face.topology
-        lips = np.clip(self._normals[face] @ (half @ head_to_room).T, 0, 1) ** 26
-        gloss[face] += (0.16 * np.clip(t.lip + 0.5 * t.wet, 0, 1))[:, None] * (lips @ _COLORS[:2])
+            gloss[where] = strength * (_power(self._normals[where] @ (half @ to_room).T, sharp) @ _COLORS[:2])
+        lips, strength = self._moist
+        gloss[lips] += strength * (_power(self._normals[lips] @ (half @ head_to_room).T, 26) @ _COLORS[:2])
         gloss *= self._open[:, None] ** 2
         # Strands shine where they lie across the half-way vector (Kajiya and Kay, 1989).
         along = self._tangents @ (half[0] @ head_to_room)
-        shine = np.clip(1 - along * along, 0, 1)
-        shine = shine * shine
-        shine = shine * shine
-        broad = shine * shine
-        sharp = broad * broad
-        sharp = sharp * sharp
+        broad = _power(1 - along * along, 8)
+        sharp = _power(broad, 4)
         lit = self._open[self._hair] * np.clip(self._normals[self._hair] @ (_LIGHTS[0] @ head_to_room) + 0.25, 0, 1)
         tone = self._tint[self._hair]
         gloss[self._hair] = ((0.085 * sharp + 0.03 * broad) * lit)[:, None] * (0.25 + tone / (tone.max() + 1e-6))
@@ -459,18 +458,27 @@ class Person:
             points, self._faces, self.camera, light=light, gloss=gloss, uv=uv, texture=texture, cutout=self._cutout,
             face_labels=self._labels, keep=HEAD_LABELS, samples=samples,
         )  # fmt: skip
-        alpha = np.rint(torso.alpha * 255)
-        straight = np.rint(torso.color * (255 / np.maximum(torso.alpha, 1e-6))[..., None])
+        straight = torso.color * (255 / np.maximum(torso.alpha, 1e-6))[..., None]
         rgba = np.empty((self.size, self.size, 4), np.uint8)
-        rgba[..., :3], rgba[..., 3] = straight, alpha
-        share = (alpha / np.float32(255))[..., None]
-        behind = np.rint(self.plate + share * (straight - self.plate))
-        head_alpha = np.rint(head.alpha * 255)
-        image = head.color * 255 + behind * (1 - head.alpha[..., None])
+        rgba[..., :3], rgba[..., 3] = np.rint(straight, out=straight), np.rint(torso.alpha * 255)
+        behind = media.over(np.ascontiguousarray(rgba[..., :3]), self.plate, rgba[..., 3])
+        image = behind * np.repeat(1 - head.alpha, 3, axis=1).reshape(behind.shape)
+        image += head.color * 255
         return Frame(
-            np.rint(image).astype(np.uint8), head.labels, head_alpha.astype(np.uint8), rgba, behind.astype(np.uint8),
-            self._local[self._slices["face"]].copy(),
+            np.rint(image, out=image).astype(np.uint8), head.labels, np.rint(head.alpha * 255).astype(np.uint8), rgba,
+            behind, self._local[self._slices["face"]].copy(),
         )  # fmt: skip
+
+
+def _power(x: np.ndarray, n: int) -> np.ndarray:
+    """x within [0, 1] to the n-th power by squaring: a tenth of what `**` takes."""
+    square, out = np.clip(x, 0, 1), None
+    while n:
+        if n & 1:
+            out = square if out is None else out * square
+        n >>= 1
+        square = square * square if n else square
+    return out
 
 
 def rest_pose() -> np.ndarray:
