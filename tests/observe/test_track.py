@@ -243,6 +243,8 @@ def test_folder_round_trip(tmp_path):
         assert abs(int(frame.image[5, 5, 0]) - (40 + 4 * frame.index)) <= 2
         assert (frame.behind[:30] == 99).all() and np.abs(frame.behind[50, 5].astype(int) - [10, 200, 30]).max() <= 6
     assert frame.index == 11
+    torsos = list(store.torsos(again))
+    assert len(torsos) == 30 and np.array_equal(np.dstack(torsos[11]), frame.torso)
 
 
 def test_a_folder_moves_with_its_clip_and_refuses_what_is_torn(tmp_path):
@@ -313,6 +315,15 @@ def test_a_source_that_ends_early_is_said(tmp_path):
             video.write(np.zeros((64, 64, 3), np.uint8))
     with pytest.raises(ObservationsError, match="frame 20 of 30"):
         list(store.frames(obs))
+
+
+def test_a_torso_layer_that_ends_early_is_said(tmp_path):
+    obs, *_ = make(tmp_path / "a")
+    with media.LayerWriter(obs.folder / "torso.mkv", 64, 64, "rgb") as layer:
+        for _ in range(20):
+            layer.write(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(ObservationsError, match="frame 20 of 30"):
+        list(store.torsos(obs))
 
 
 def test_opengl_poses_project_as_opencv_ones():

@@ -225,7 +225,7 @@ def torsos(obs: Observations) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         ObservationsError: the layer ends too early.
     """
     count = 0
-    for part in zip(*(media.read_layer(obs.folder / f"{n}.mkv") for n in ("torso", "torso_alpha"))):
+    for part in zip(*(media.read_layer(obs.folder / f"{n}.mkv", 0, len(obs)) for n in ("torso", "torso_alpha"))):
         count += 1
         yield part
     _all_read(obs, count, len(obs))

@@ -471,7 +471,7 @@ class Person:
 
 
 def _power(x: np.ndarray, n: int) -> np.ndarray:
-    """x within [0, 1] to the n-th power by squaring: a tenth of what `**` takes."""
+    """x within [0, 1] to the n-th power by squaring, for n of 1 or more: `**` goes through logarithms."""
     square, out = np.clip(x, 0, 1), None
     while n:
         if n & 1:
