@@ -301,9 +301,7 @@ def compose(
     """One output frame: eq. 10 in the head's box, the layers around it."""
     x0, y0, x1, y1 = box
     f, fa, m, ma = layers_of(runtime, camera, box, c_f, c_u, mouth, pose)
-    out = behind.copy()
-    if color is not None:
-        out = media.over(out, color, torso_alpha)
+    out = behind.copy() if color is None else media.over(behind, color, torso_alpha)
     out[y0:y1, x0:x1] = composite(f, fa, m, ma, np.ascontiguousarray(out[y0:y1, x0:x1]))
     if not alpha_out:
         return out

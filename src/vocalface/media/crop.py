@@ -61,6 +61,27 @@ def _scaler(key: tuple) -> VideoReformatter:
     return kept.setdefault(key, VideoReformatter())
 
 
+def over(top: np.ndarray, below: np.ndarray | int, alpha: np.ndarray) -> np.ndarray:
+    """`top` laid over `below` by its straight alpha, rounded to nearest.
+
+    Args:
+        top: [H, W, 3] uint8; below: the same, one colour [3] or a grey level; alpha: [H, W] uint8.
+    """
+    out = np.empty_like(top)
+    out[...] = below
+    seen = np.flatnonzero(alpha.any(tuple(range(1, alpha.ndim))))
+    if len(seen):
+        rows = slice(seen[0], seen[-1] + 1)
+        a = np.repeat(alpha[rows], 3, axis=-1).reshape(out[rows].shape)  # broadcasting would take three times as long
+        mixed = np.multiply(top[rows], a, dtype=np.uint16)  # 16 bits hold every product
+        mixed += np.multiply(out[rows], 255 - a, dtype=np.uint16)
+        mixed += 128
+        mixed += mixed >> 8
+        mixed >>= 8  # x / 255 to nearest, for every such x
+        out[rows] = mixed
+    return out
+
+
 def paste_back(frame: np.ndarray, image: np.ndarray, box: CropBox, mask: np.ndarray | float = 0.04) -> np.ndarray:
     """`image` [S, S, 3] (a crop of `box`) put into `frame` [H, W, 3] uint8; returns a new frame.
 
@@ -126,27 +147,6 @@ def _rim(first: int, last: int, low: float, side: float, share: float) -> np.nda
 def _solid(weights: np.ndarray) -> tuple[int, int]:
     full = np.flatnonzero(weights == 255)
     return (int(full[0]), int(full[-1]) + 1) if len(full) else (len(weights), len(weights))
-
-
-def over(top: np.ndarray, below: np.ndarray | int, alpha: np.ndarray) -> np.ndarray:
-    """`top` laid over `below` by its straight alpha, rounded to nearest.
-
-    Args:
-        top: [H, W, 3] uint8; below: the same, or one grey level; alpha: [H, W] uint8.
-    """
-    out = np.empty_like(top)
-    out[...] = below
-    seen = np.flatnonzero(alpha.any(tuple(range(1, alpha.ndim))))
-    if len(seen):
-        rows = slice(seen[0], seen[-1] + 1)
-        a = np.repeat(alpha[rows], 3, axis=-1).reshape(out[rows].shape)  # broadcasting would take three times as long
-        mixed = np.multiply(top[rows], a, dtype=np.uint16)  # 16 bits hold every product
-        mixed += np.multiply(out[rows], 255 - a, dtype=np.uint16)
-        mixed += 128
-        mixed += mixed >> 8
-        mixed >>= 8  # x / 255 to nearest, for every such x
-        out[rows] = mixed
-    return out
 
 
 def _blend_mask(old: np.ndarray, new: np.ndarray, mask: np.ndarray) -> None:

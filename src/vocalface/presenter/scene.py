@@ -458,15 +458,14 @@ class Person:
             points, self._faces, self.camera, light=light, gloss=gloss, uv=uv, texture=texture, cutout=self._cutout,
             face_labels=self._labels, keep=HEAD_LABELS, samples=samples,
         )  # fmt: skip
-        straight = torso.color * (255 / np.maximum(torso.alpha, 1e-6))[..., None]
-        rgba = np.empty((self.size, self.size, 4), np.uint8)
-        rgba[..., :3], rgba[..., 3] = np.rint(straight, out=straight), np.rint(torso.alpha * 255)
-        behind = media.over(np.ascontiguousarray(rgba[..., :3]), self.plate, rgba[..., 3])
+        straight = np.rint(torso.color * (255 / np.maximum(torso.alpha, 1e-6))[..., None]).astype(np.uint8)
+        torso_alpha = np.rint(torso.alpha * 255).astype(np.uint8)
+        behind = media.over(straight, self.plate, torso_alpha)
         image = behind * np.repeat(1 - head.alpha, 3, axis=1).reshape(behind.shape)
         image += head.color * 255
         return Frame(
-            np.rint(image, out=image).astype(np.uint8), head.labels, np.rint(head.alpha * 255).astype(np.uint8), rgba,
-            behind, self._local[self._slices["face"]].copy(),
+            np.rint(image, out=image).astype(np.uint8), head.labels, np.rint(head.alpha * 255).astype(np.uint8),
+            np.dstack([straight, torso_alpha]), behind, self._local[self._slices["face"]].copy(),
         )  # fmt: skip
 
 
