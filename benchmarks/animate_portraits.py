@@ -16,10 +16,10 @@ import numpy as np
 
 from vocalface import media
 from vocalface.errors import VocalfaceError
-from vocalface.hmtalker.drive import pieces
 from vocalface.metrics.detect import detect_landmarks
 from vocalface.metrics.landmarks import correlation, mouth_opening
 from vocalface.metrics.sync import lag
+from vocalface.observe.speech.intake import pieces
 from vocalface.sadtalker.drive import animate
 from vocalface.sadtalker.motion import poses
 from vocalface.sadtalker.portrait import load

@@ -22,10 +22,10 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.signal import argrelmax, argrelmin, welch
 
 from vocalface import media
+from vocalface.articulation import spoken
 from vocalface.errors import VocalfaceError
 from vocalface.metrics import sync
 from vocalface.metrics.landmarks import correlation
-from vocalface.nn import spoken
 from vocalface.observe import landmarks, pose, shots, watch
 from vocalface.observe.indices import BLENDSHAPES
 from vocalface.observe.speech.articulatory import MOTIONS, ArticulatoryFeature

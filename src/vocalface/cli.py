@@ -331,7 +331,7 @@ def train(a: Train) -> dict:
 
 def train_articulation(a: Train) -> dict:
     """The articulatory encoder, from speech that tools on this machine generate."""
-    from vocalface.nn.articulation import train as run
+    from vocalface.articulation.train import train as run
 
     output = a.output or Path("articulatory.safetensors")
     progress = reporter(a)

@@ -6,7 +6,7 @@ import torch
 
 from vocalface.errors import ConfigError, HeadError
 from vocalface.hmtalker.config import Config
-from vocalface.hmtalker.drive import SilenceGate, Smoother, mirror, parse_color
+from vocalface.hmtalker.drive import mirror, parse_color
 from vocalface.hmtalker.head import Head
 from vocalface.hmtalker.model import FaceField, GaussianField, MouthField, Swing, outputs
 from vocalface.hmtalker.runtime import Runtime, parse_au_edits
@@ -119,24 +119,6 @@ def test_au_edits_read_gain_offset_and_value():
 def test_mirror_has_no_jump():
     assert mirror(np.arange(12), 5).tolist() == [0, 1, 2, 3, 4, 4, 3, 2, 1, 0, 0, 1]
     assert np.abs(np.diff(mirror(np.arange(100), 7))).max() == 1
-
-
-def test_silence_gate_closes_after_200_ms_and_opens_before_speech():
-    gate = SilenceGate()
-    levels = [-30.0] * 50 + [-70.0] * 30 + [-30.0] * 20 + [-70.0] * 3 + [-30.0] * 20
-    out = [gate.push(v) for v in levels]
-    frame = out[gate.ahead :]  # out[i + ahead] belongs to frame i
-    assert max(frame[:47]) == 0 and min(frame[56:75]) == 1
-    assert frame[80] == 0, "the mouth is free when speech comes back"
-    assert max(frame[85:]) == 0, "a stop of 120 ms within speech closes nothing"
-
-
-def test_smoother_damps_zigzag_and_keeps_ramps():
-    smoother, zig = Smoother(0.5), Smoother(0.5)
-    ramp = [smoother(np.array([float(i)]))[0][0] for i in range(10)]
-    assert ramp == pytest.approx(list(range(10)))
-    zigzag = [zig(np.array([(-1.0) ** i]))[0][0] for i in range(10)]
-    assert np.abs(zigzag[3:]).max() == pytest.approx(0.5)
 
 
 def test_colours():

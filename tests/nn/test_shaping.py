@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vocalface.nn.shaping import Amplitude, Smoother
+from vocalface.nn.shaping import Amplitude, SilenceGate, Smoother
 
 D = 32
 
@@ -71,6 +71,16 @@ def test_it_is_causal():
     y = x.copy()
     y[200:] = 9
     np.testing.assert_array_equal(shape(x)[:200], shape(y)[:200])
+
+
+def test_silence_gate_closes_after_200_ms_and_opens_before_speech():
+    gate = SilenceGate()
+    levels = [-30.0] * 50 + [-70.0] * 30 + [-30.0] * 20 + [-70.0] * 3 + [-30.0] * 20
+    out = [gate.push(v) for v in levels]
+    frame = out[gate.ahead :]  # out[i + ahead] belongs to frame i
+    assert max(frame[:47]) == 0 and min(frame[56:75]) == 1
+    assert frame[80] == 0, "the mouth is free when speech comes back"
+    assert max(frame[85:]) == 0, "a stop of 120 ms within speech closes nothing"
 
 
 def test_smoothing_passes_ramps_and_damps_zigzag():

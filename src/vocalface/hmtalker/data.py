@@ -20,6 +20,7 @@ from vocalface.hmtalker.config import Config
 from vocalface.observe import indices, store
 from vocalface.observe.action_units import eyes, lift
 from vocalface.observe.speech import extractor
+from vocalface.observe.speech.intake import levels
 from vocalface.types import (
     AU_NAMES,
     FACE,
@@ -91,15 +92,6 @@ def lips_rect(landmarks: np.ndarray, margin: float = 1.25) -> np.ndarray:
     half = (high - low).max(-1) / 2 * margin
     centre = (low + high) / 2
     return np.concatenate([centre - half[:, None], centre + half[:, None]], axis=1)
-
-
-def speech_level(samples: np.ndarray, frames: int, rate: int = 16_000) -> np.ndarray:
-    """RMS level of each frame, dB, [frames]."""
-    hop = rate // FPS
-    padded = np.zeros(frames * hop, np.float32)
-    n = min(len(samples), len(padded))
-    padded[:n] = samples[:n]
-    return 10 * np.log10(np.mean(padded.reshape(frames, hop) ** 2, axis=1) + 1e-10)
 
 
 def noisy_copies(samples: np.ndarray, config: Config) -> Iterator[np.ndarray]:
@@ -204,7 +196,7 @@ def prepare(obs: Observations, config: Config, folder: Path, progress: Progress 
         late[train:] = late[train - 1]
         features = at_time(features, late)
         noisy = np.array([at_time(f, late) for f in noisy], np.float32).reshape(noisy.shape)
-    level = speech_level(samples, n)
+    level = levels(samples, n)
     return Material(
         frames=n, train=train, box=box, camera=obs.camera.scaled(scale),
         poses=obs.track.head_pose.astype(np.float32), features=features, noisy=noisy, feature_name=feature.name,

@@ -7,7 +7,6 @@ and a file give the same frames.
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from vocalface import __version__, media
-from vocalface.errors import ConfigError, HeadError, MediaError
-from vocalface.hmtalker.data import speech_level
+from vocalface.errors import ConfigError, HeadError
 from vocalface.hmtalker.head import Head, Layers
 from vocalface.hmtalker.runtime import Runtime, parse_au_edits
 from vocalface.nn.shaping import BLINK, Amplitude, SilenceGate, Smoother
 from vocalface.observe.speech import extractor
+from vocalface.observe.speech.intake import at_least, levels, listen, pieces
 from vocalface.render import composite, rasterize
 from vocalface.training.files import check_writable, scratch
 from vocalface.types import FPS, SPEECH_RATE, UPPER_AUS, Camera, Sound, frames_for
-
-LEAST = SPEECH_RATE // 5  # 0.2 s: shorter speech is padded
 
 
 @dataclass(frozen=True)
@@ -93,17 +90,6 @@ class Control:
     c_f: np.ndarray  # [32] fused lower-face vector
     mouth: np.ndarray  # [32] for the mouth's interior
     aus: np.ndarray  # [10] predicted lower action units, before the silence rule
-
-
-def levels(samples: np.ndarray) -> np.ndarray:
-    """RMS level of each 25 fps frame, dB."""
-    return speech_level(samples, frames_for(len(samples)))
-
-
-def pieces(samples: np.ndarray, seconds: float = 8.0) -> Iterator[np.ndarray]:
-    step = int(seconds * SPEECH_RATE)
-    for start in range(0, len(samples), step):
-        yield samples[start : start + step]
 
 
 class SpeechControls:
@@ -263,9 +249,8 @@ def drive(head: Head, sound: Sound | Iterator[np.ndarray], options: Options | No
     controls = SpeechControls(runtime, head.feature_name, options)
 
     def stream() -> Iterator[Control]:
-        for piece in sound:
+        for piece in at_least(sound):
             yield from controls.push(piece)
-        yield from controls.push(np.zeros(max(LEAST - controls.samples, 0), np.float32))
         yield from controls.flush()
 
     with scratch() as folder:
@@ -353,16 +338,7 @@ def speak(
     if alpha and paste_back:
         raise ConfigError("alpha and paste-back exclude each other", "--background alpha", "leave one of them out")
     check_writable(output)
-    if isinstance(speech, Sound):
-        spoken, lasts = pieces(speech.samples), speech.seconds
-    else:  # piece by piece: an hour of speech takes no more memory than a minute
-        spoken = (piece[:, 0] for piece in media.read_pieces(speech, SPEECH_RATE, 1))
-        lasts = media.sound_seconds(speech) or 0.0
-    first = next(spoken, None)
-    if first is None:
-        raise MediaError("the speech is empty", speech, "give a sound file with speech in it")
-    spoken = itertools.chain([first], spoken)
-    frames = frames_for(max(round(lasts * SPEECH_RATE), LEAST))
+    spoken, frames = listen(speech)
     size = head.camera.width
     source = media.open_clip(paste_back) if paste_back else None
     width, height = (source.width, source.height) if source else (size, size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -12,8 +11,8 @@ import cv2
 import numpy as np
 
 from vocalface import __version__, media
-from vocalface.errors import ConfigError, MediaError
-from vocalface.hmtalker.drive import pieces
+from vocalface.errors import ConfigError
+from vocalface.observe.speech.intake import SHORTEST, at_least, listen, pieces
 from vocalface.render.mesh import render_mesh, warp
 from vocalface.sadtalker import ground, interior, rig
 from vocalface.sadtalker.ahead import ahead
@@ -28,7 +27,6 @@ from vocalface.sadtalker.portrait import Portrait, Search, load
 from vocalface.sadtalker.rig import window
 from vocalface.types import FPS, SPEECH_RATE, Camera, Sound, frames_for
 
-LEAST = SPEECH_RATE // 5  # 0.2 s: shorter speech is padded
 FINE, EDGE = 2, 3  # samples an axis about the mouth; of lips that part
 
 
@@ -133,15 +131,6 @@ def frames(
         yield puppet.draw(pose.sized(puppet.rig.mouth.size))
 
 
-def at_least(parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    heard = 0
-    for part in parts:
-        heard += len(part)
-        yield part
-    if heard < LEAST:
-        yield np.zeros(LEAST - heard, np.float32)
-
-
 @dataclass(frozen=True)
 class Result:
     """What `animate` made."""
@@ -240,18 +229,8 @@ def heard(speech: Sound | Path | str | None, idle: float) -> tuple[Iterator[np.n
     """
     if (speech is None) == (idle <= 0):
         raise ConfigError("speech or --idle, one of the two", "animate", "give a sound file, or --idle SECONDS")
-    if speech is None:
-        left = round(idle * SPEECH_RATE)
-        parts: Iterator[np.ndarray] = (
-            np.zeros(min(SPEECH_RATE, left - at), np.float32) for at in range(0, left, SPEECH_RATE)
-        )
-        lasts = idle
-    elif isinstance(speech, Sound):
-        parts, lasts = iter(pieces(speech.samples)), speech.seconds
-    else:
-        parts = (piece[:, 0] for piece in media.read_pieces(speech, SPEECH_RATE, 1))
-        lasts = media.sound_seconds(speech) or 0.0
-    first = next(parts, None)
-    if first is None:
-        raise MediaError("the speech is empty", speech, "give a sound file with speech in it")
-    return itertools.chain([first], parts), frames_for(max(round(lasts * SPEECH_RATE), LEAST))
+    if speech is not None:
+        return listen(speech)
+    left = round(idle * SPEECH_RATE)
+    parts = (np.zeros(min(SPEECH_RATE, left - at), np.float32) for at in range(0, left, SPEECH_RATE))
+    return parts, frames_for(max(left, SHORTEST))

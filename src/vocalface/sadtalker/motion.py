@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vocalface.errors import ConfigError
-from vocalface.hmtalker.drive import BLINK, Smoother
+from vocalface.nn.shaping import BLINK, Smoother
 from vocalface.observe.speech.articulatory import MOTIONS, ArticulatoryFeature
 from vocalface.sadtalker.open_expnet import OpenExpNet
 from vocalface.sadtalker.open_posevae import HEAD, OpenPoseVAE, check_style

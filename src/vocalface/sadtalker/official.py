@@ -17,11 +17,12 @@ from torch import nn
 from vocalface import assets, media
 from vocalface.errors import AssetError, ConfigError, FaceError
 from vocalface.observe.landmarks import Landmarker
+from vocalface.observe.speech.intake import at_least
 from vocalface.sadtalker import checkpoints, fast, framing
 from vocalface.sadtalker.align import MODES, PASTED, Crop, PasteBack, aligned, crop_for, cut, landmarks_68
 from vocalface.sadtalker.coefficients import CROPPED, WHOLE, Settings, idle_windows, mel_windows, rows_of
 from vocalface.sadtalker.direction import LONGEST, blink_track, landmarks_of
-from vocalface.sadtalker.drive import Result, at_least, check_scales, heard, record
+from vocalface.sadtalker.drive import Result, check_scales, heard, record
 from vocalface.sadtalker.enhance import Enhancer
 from vocalface.sadtalker.expnet import EXPRESSIONS
 from vocalface.sadtalker.gaze import check as check_gaze

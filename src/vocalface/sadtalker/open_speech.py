@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.signal import resample
 from scipy.special import expit
 
-from vocalface.nn import spoken
+from vocalface.articulation import spoken
 from vocalface.observe.speech.articulatory import ArticulatoryFeature
 from vocalface.presenter.articulation import articulate
 from vocalface.presenter.voice import PAUSE, Phone

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vocalface.hmtalker.drive import SilenceGate, levels
+from vocalface.nn.shaping import SilenceGate
+from vocalface.observe.speech.intake import levels
 from vocalface.types import FPS, SPEECH_RATE, Sound
 
 PROSODY = ("loud", "beat", "voiced", "pitch", "silent")

@@ -1,7 +1,7 @@
 """The articulatory feature: what a small network, taught on synthetic speech, says of the mouth behind a sound.
 
 Log-mel columns are normalised causally (running level and running mean spectrum), pass five convolutions
-(`nn/articulation.py` defines and trains them), and the hidden layer, brought to 25 fps, is the feature, with the
+(`articulation/train.py` defines and trains them), and the hidden layer, brought to 25 fps, is the feature, with the
 normalised log-mel beside it. Runs on NumPy alone. See MODEL_CARD.md for the weights.
 """
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.signal import resample
 
-from vocalface.nn import spoken_tools
+from vocalface.articulation import tools
 from vocalface.observe.speech.mel import COLUMN_RATE, mel_db
 from vocalface.presenter import voice
 from vocalface.presenter.articulation import SYMBOLS, articulate
@@ -93,7 +93,7 @@ def corpus(hours: float, seed: int, tell: Callable[[int, int], None] = lambda do
 
 def sources() -> dict[str, float]:
     """The synthesisers that are here, and the share of the speech that each gives."""
-    here = {"formant": True, "espeak-ng": spoken_tools.has_espeak(), "flite": spoken_tools.has_flite()}
+    here = {"formant": True, "espeak-ng": tools.has_espeak(), "flite": tools.has_flite()}
     total = sum(_SHARES[source] for source in here if here[source])
     return {source: _SHARES[source] / total for source in here if here[source]}
 
@@ -119,11 +119,11 @@ def _say_formant(rng: np.random.Generator) -> tuple[np.ndarray, list[Phone]]:
 
 def _say_espeak(rng: np.random.Generator) -> tuple[np.ndarray, list[Phone]] | None:
     language = str(rng.choice(_LANGUAGES))
-    return spoken_tools.espeak(_text(language, rng), language, rng)
+    return tools.espeak(_text(language, rng), language, rng)
 
 
 def _say_flite(rng: np.random.Generator) -> tuple[np.ndarray, list[Phone]] | None:
-    return spoken_tools.flite(_text("en-us", rng), rng)
+    return tools.flite(_text("en-us", rng), rng)
 
 
 _SOURCES = {"formant": _say_formant, "espeak-ng": _say_espeak, "flite": _say_flite}

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vocalface.articulation import spoken
 from vocalface.errors import ConfigError, OutputError
-from vocalface.nn import spoken
 from vocalface.observe.speech.articulatory import MOTIONS, RANGE_DB, SCALE_DB, SCHEMA, Normaliser
 from vocalface.observe.speech.mel import BANDS, COLUMN_RATE
 
