@@ -2,6 +2,7 @@
 
 import numpy as np
 from test_animate import SIZE, portrait
+from test_lids import with_eyes
 
 from vocalface.sadtalker import interior, rig
 
@@ -22,3 +23,19 @@ def test_pale_skin_with_red_lips_has_a_red_mouth_and_a_pencil_drawing_a_grey_one
     pale, grey = (235, 230, 230), (200, 200, 200)
     assert colourful(pale, (215, 120, 135)) > 3 * colourful(grey, (120, 120, 120))
     assert colourful(grey, (150, 152, 148)) < 0.3  # weathered stone is no lipstick
+
+
+def test_old_varnish_yellows_the_teeth_too_and_tan_walls_or_a_blue_sky_do_not():
+    built = rig.build(portrait().landmarks, SIZE)
+
+    def blue(image) -> float:
+        teeth = interior.build(built, np.clip(image, 0, 255).astype(np.uint8)).color
+        brightest = teeth[teeth.sum(1).argmax()]
+        return float(brightest[2] / brightest[0])
+
+    tan = with_eyes().image.astype(float)
+    white, sky = tan.copy(), tan.copy()
+    white[: SIZE // 8], sky[: SIZE // 8] = 250, (120, 180, 255)
+    assert blue(tan) > 0.95 * blue(white)
+    assert blue(sky) == blue(tan)
+    assert blue(tan * (1.0, 0.85, 0.5)) < 0.7 * blue(tan)

@@ -79,3 +79,18 @@ def test_a_brow_close_above_an_eye_is_no_lash():
     healed = Puppet(replace(given, image=image, landmarks=points)).lids.texture[..., :3]
     within = cv2.erode(over, np.ones((3, 3))) > 0
     assert within.sum() > 60 and np.abs(healed.astype(int) - image)[within].max() <= 30  # else 107
+
+
+def test_lashes_beside_an_eye_go_with_it_and_a_lock_of_hair_stays():
+    given = with_eyes()
+    rim = given.landmarks[EYE_LEFT, :2]
+    corner, inner = rim[rim[:, 0].argmin()], rim[rim[:, 0].argmax()]
+    width = inner[0] - corner[0]
+    at = (corner - np.array([0.25 * width, 0.02 * width])).round().astype(int)
+    for tall, kept in ((1, False), (200, True)):  # a stroke out of the corner; a strand past it
+        image = given.image.copy()
+        cv2.line(image, corner.round().astype(int).tolist(), at.tolist(), (30, 22, 20), 2)
+        cv2.line(image, (at - [0, tall]).tolist(), (at + [0, tall]).tolist(), (30, 22, 20), 2)
+        closed = Puppet(replace(given, image=image)).lids.texture[at[1], at[0], :3].astype(int)
+        away = np.abs(closed - portrait().image[at[1], at[0]].astype(int)).max()
+        assert away > 80 if kept else away < 40, (tall, away)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
+from vocalface.observe.indices import EYE_LEFT, EYE_RIGHT
 from vocalface.presenter import body
 from vocalface.sadtalker.motion import Pose
 from vocalface.sadtalker.rig import GREY, PARTED, Rig, smoothstep
@@ -93,8 +95,23 @@ def toned(color: np.ndarray, rig: Rig, image: np.ndarray) -> np.ndarray:
     vivid = float(np.clip(max((bright - skin.min()) / max(bright, 1e-3), red) / 0.45, 0, 1))
     grey = color @ GREY
     color = grey[:, None] + vivid * (color - grey[:, None])
-    cast = (skin / max(bright, 1e-3)) ** 0.25
+    cast = np.minimum((skin / max(bright, 1e-3)) ** 0.25, light_of(rig, image))
     return np.clip(color * cast * np.clip(1.15 * bright + 0.12, 0.15, 1.1), 0, 1)
+
+
+def light_of(rig: Rig, image: np.ndarray) -> np.ndarray:
+    """Colour [3] of the light on a picture [S, S, 3] uint8, red 1: old varnish is yellow, and so are its whites.
+
+    Its brightest spots, or the whites of the eyes, whichever are whiter. Blue light, or a blue sky, counts as white:
+    skin is what tells of it.
+    """
+    eyes = np.zeros(image.shape[:2], np.uint8)
+    for rim in (EYE_LEFT, EYE_RIGHT):
+        cv2.fillPoly(eyes, [cv2.convexHull(rig.uv[rim].round().astype(np.int32))], 1)
+    spots = [np.percentile(image[::4, ::4].reshape(-1, 3), 98, axis=0)]
+    if eyes.any():
+        spots.append(np.percentile(image[eyes > 0], 90, axis=0))
+    return np.minimum(np.max([(spot / max(spot[0], 1)) ** 2 for spot in spots], axis=0), 1)
 
 
 def linear(px: np.ndarray, image: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from vocalface.sadtalker.rig import GREY, LASH, Rig, holes, px_per_metre, smooth
 COLUMNS, ROWS = 48, 24  # of the strip that holds an eye's lashes
 DARK = 0.72  # of the skin about the eye: darker is a lash, and no colour of a lid
 FAINTEST = 0.62  # of a lid's brightness: where two lids meet there is always a line
+BESIDE = 0.25  # of an eye's width: so far beside it its lashes reach
 SHUT = 0.94  # share of the way at which the lids meet: the lower one comes up a little
 
 
@@ -52,7 +53,7 @@ class Lids:
         top, bottom = self.rig.uv[upper].astype(np.float64), self.rig.uv[lower].astype(np.float64)
         height, width = float((bottom[:, 1] - top[:, 1]).max()), float(np.ptp(top[:, 0]))
         up, down = 0.20 * height + 1.2 * lash, 0.15 * height + 0.5 * lash
-        reach = np.array([0.15 * width + lash, up + 0.5 * height + lash])
+        reach = np.array([0.10 * width + lash + BESIDE * width, up + 0.5 * height + lash])
         box = bounds(np.concatenate([top, bottom]), reach, healed.shape[0])
         if box is None:
             return None
@@ -70,7 +71,8 @@ class Lids:
         ring = (near > 0) & (inside == 0)
         unsure = inside > 0
         if ring.any():
-            unsure |= (near > 0) & (grey < DARK * np.median(grey[ring]))
+            dark = grey < DARK * np.median(grey[ring])
+            unsure |= (near > 0) & dark | ends_inside(dark & (near == 0), beside_too(near, BESIDE * width, lash))
         # The soft rim lies wholly outside of them, lest their outline shine through it.
         rim_px = max(round(0.4 * lash), 2)
         unsure = cv2.dilate(unsure.astype(np.uint8), disc(rim_px)) > 0
@@ -115,7 +117,7 @@ class Lids:
         x = np.arange(camera.width, dtype=np.float32) + np.float32(0.5 + x0)
         y = (np.arange(camera.height, dtype=np.float32) + np.float32(0.5 + y0))[:, None]
         under = y - np.interp(x, top[order, 0], edge[:, 1]).astype(np.float32)  # px below the lid's edge
-        beside = np.maximum(top[order[0], 0] - x, x - top[order[-1], 0]) / max(0.12 * np.ptp(top[:, 0]), 1.0)
+        beside = np.maximum(top[order[0], 0] - x, x - top[order[-1], 0]) / max(BESIDE * np.ptp(top[:, 0]), 1.0)
         over = np.clip(0.5 - under, 0, 1) * np.clip(1 - beside, 0, 1) * float(smoothstep(0.0, 0.3, np.float64(blink)))
         cover = np.maximum(over, float(smoothstep(0.7, 1.0, np.float64(blink)))) * skin.alpha
 
@@ -140,6 +142,19 @@ class Lids:
             )  # fmt: skip
             left += share * strip
         return 1 - float(smoothstep(0.1, 0.5, np.float64(blink))) * (1 - left)
+
+
+def beside_too(near: np.ndarray, sideways: float, lash: float) -> np.ndarray:
+    """A mask [h, w] uint8 widened, px sideways, and hardly up or down."""
+    across, up = max(round(sideways), 1), max(round(0.3 * lash), 1)
+    return cv2.dilate(near, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * across + 1, 2 * up + 1)))
+
+
+def ends_inside(dark: np.ndarray, far: np.ndarray) -> np.ndarray:
+    """What of `dark` [h, w] bool lies wholly in `far`: a lash ends there, a lock of hair goes on."""
+    _, number = cv2.connectedComponents(dark.astype(np.uint8))
+    beyond = np.unique(number[dark & (far == 0)])
+    return dark & ~np.isin(number, beyond)
 
 
 def brows(rig: Rig, size: int) -> np.ndarray:
