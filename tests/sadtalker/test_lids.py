@@ -86,11 +86,11 @@ def test_lashes_beside_an_eye_go_with_it_and_a_lock_of_hair_stays():
     rim = given.landmarks[EYE_LEFT, :2]
     corner, inner = rim[rim[:, 0].argmin()], rim[rim[:, 0].argmax()]
     width = inner[0] - corner[0]
-    at = (corner - np.array([0.25 * width, 0.02 * width])).round().astype(int)
+    at = (corner - np.array([0.25 * width, 0.02 * width])).round().astype(int).tolist()
     for tall, kept in ((1, False), (200, True)):  # a stroke out of the corner; a strand past it
         image = given.image.copy()
-        cv2.line(image, corner.round().astype(int).tolist(), at.tolist(), (30, 22, 20), 2)
-        cv2.line(image, (at - [0, tall]).tolist(), (at + [0, tall]).tolist(), (30, 22, 20), 2)
+        cv2.line(image, corner.round().astype(int).tolist(), at, (30, 22, 20), 2)
+        cv2.line(image, (at[0], at[1] - tall), (at[0], at[1] + tall), (30, 22, 20), 2)
         closed = Puppet(replace(given, image=image)).lids.texture[at[1], at[0], :3].astype(int)
         away = np.abs(closed - portrait().image[at[1], at[0]].astype(int)).max()
         assert away > 80 if kept else away < 40, (tall, away)
