@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 
+from vocalface.hmtalker import frames, state, tracking
 from vocalface.hmtalker import train as training
 from vocalface.hmtalker.config import PRESETS
 from vocalface.hmtalker.data import noisy_copies, prepare, train_frames
 from vocalface.hmtalker.densify import densify_and_prune
 from vocalface.hmtalker.head import Head
 from vocalface.hmtalker.model import GaussianField
+from vocalface.hmtalker.swing import match_amplitude, match_swing
 from vocalface.training import checkpoint
 
 pytestmark = pytest.mark.early
@@ -122,11 +124,11 @@ def test_frames_refined_in_turn_give_the_bits_of_frames_refined_in_a_second_thre
             pass
 
         def submit(self, work):
-            done = training.Future()
+            done = tracking.Future()
             done.set_result(work())
             return done
 
-    monkeypatch.setattr(training, "ThreadPoolExecutor", InTurn)
+    monkeypatch.setattr(tracking, "ThreadPoolExecutor", InTurn)
     one = training.Trainer(material, TINY)
     training.run(one, tmp_path)
     assert digest(one) == digest(whole)
@@ -201,8 +203,8 @@ def test_the_fuse_stage_refines_upper_faces_at_a_frames_first_visit_and_poses_at
 
 def test_behind_a_head_that_hides_the_same_training_sees_another_colour(material):
     frame = material.read(2)
-    view = training.view_of(frame, material, 2)
-    same = training.view_of(replace(frame, behind=frame.image), material, 2)  # a torso layer with the head's own hair
+    view = frames.view_of(frame, material, 2)
+    same = frames.view_of(replace(frame, behind=frame.image), material, 2)  # a torso layer with the head's own hair
     inside, outside = view.alpha > 0.95, view.alpha == 0
     assert inside.any() and outside.any()
     assert ((same.behind - same.image).abs().amax(-1)[inside] > 0.4).all()
@@ -260,18 +262,18 @@ def test_papers_fuse_stage_touches_colour_and_face_opacity_only(material, tmp_pa
 
 
 def test_frame_selection_always_gives_frames(material):
-    still = training.Incremental(
+    still = frames.Incremental(
         np.arange(20), np.zeros(20, np.float32), np.zeros(20, np.float32), np.arange(1), np.arange(10)
     )
     for done in np.linspace(0, 1, 11):
         assert len(still.opening(done)) and len(still.blink(done))
-    lists = training.incremental_lists(material, np.arange(material.train))
+    lists = frames.incremental_lists(material, np.arange(material.train))
     small, large = lists.opening(0.05), lists.opening(0.95)
     assert material.gap[small].mean() < material.gap[large].mean()
 
 
 def test_a_still_head_keeps_its_extent():
-    assert training.camera_extent(np.tile(np.eye(4), (5, 1, 1))) == 0.1
+    assert state.camera_extent(np.tile(np.eye(4), (5, 1, 1))) == 0.1
 
 
 def test_densify_splits_clones_and_prunes():
@@ -309,7 +311,7 @@ def test_matching_the_amplitude_spreads_shrunken_units_about_their_mean(material
             return trainer.face_net.motion(trainer.windows(rows), trainer.upper[rows]).c_ea[:, -2]
 
     before = said()
-    gain = trainer.match_amplitude()
+    gain = match_amplitude(trainer)
     assert (gain >= 1).all() and (gain <= 1.4).all() and gain[-2] > 1
     assert torch.allclose(said().mean(), before.mean(), atol=1e-3)
     assert torch.allclose(said() - said().mean(), gain[-2] * (before - before.mean()), atol=1e-3)
@@ -327,12 +329,12 @@ def test_lips_of_speech_open_as_far_as_those_of_seen_units(material):
             return field.motion(trainer.windows(rows), trainer.upper[rows], trainer.explicit[rows], path).c_f
 
     before = controls("audio")
-    swing = trainer.match_swing()
+    swing = match_swing(trainer)
     assert 1 <= swing.gain <= 1.6 and field.swing is swing
     torch.testing.assert_close(
         controls("audio") - before.mean(0), swing.gain * (before - before.mean(0)), atol=1e-4, rtol=1e-3
     )
-    assert trainer.match_swing(limit=1.0).gain == 1
+    assert match_swing(trainer, limit=1.0).gain == 1
 
 
 def test_units_that_speech_does_not_tell_stay_small(material, monkeypatch):
@@ -348,7 +350,7 @@ def test_units_that_speech_does_not_tell_stay_small(material, monkeypatch):
     with torch.no_grad():
         last.bias[-10:] = 2.0  # none is dead
         last.weight[[-9, -2]] *= 3
-    gain = trainer.match_amplitude()
+    gain = match_amplitude(trainer)
     assert gain[1] == 1 and gain[-2] > 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,33 +10,31 @@ from scipy.ndimage import binary_opening
 
 from vocalface import __version__, media
 from vocalface.hmtalker.head import GOP, Head
+from vocalface.hmtalker.state import Run
 from vocalface.observe import store
 from vocalface.training.files import scratch
 from vocalface.types import CropBox, Observations
 
-if TYPE_CHECKING:
-    from vocalface.hmtalker.train import Trainer
 
-
-def head_of(trainer: Trainer, obs: Observations, *, consent: str | None, seconds: float, progress=None) -> Head:
+def head_of(run: Run, obs: Observations, *, consent: str | None, seconds: float, progress=None) -> Head:
     """Collect a trained head; the torso layer is encoded from the observations."""
-    m, c = trainer.material, trainer.config
+    m, c = run.material, run.config
     arrays: dict[str, np.ndarray] = {}
     for name in ("face", "mouth"):
-        for key, value in getattr(trainer, name).state_dict().items():
+        for key, value in getattr(run, name).state_dict().items():
             kind = np.float16 if key == "basis" else np.float32  # blendshapes are most of the file
             arrays[f"{name}.{key}"] = value.numpy().astype(kind)
-        for key, value in getattr(trainer, f"{name}_net").state_dict().items():
+        for key, value in getattr(run, f"{name}_net").state_dict().items():
             arrays[f"{name}_net.{key}"] = value.numpy().astype(np.float32)
-    if (swing := trainer.face_net.swing) is not None:
+    if (swing := run.face_net.swing) is not None:
         arrays["swing.gain"], arrays["swing.centre"] = np.array([swing.gain], np.float32), swing.centre.numpy()
     with torch.no_grad():
-        c_f, c_m = closed_mouth(trainer)
+        c_f, c_m = closed_mouth(run)
     arrays["closed.c_f"], arrays["closed.mouth"] = c_f, c_m
-    arrays.update(trained_voice(trainer))
-    arrays["feature_mean"], arrays["feature_std"] = trainer.feature_mean, trainer.feature_std
-    arrays["track.pose"] = trainer.poses.matrices()
-    arrays["track.upper"] = trainer.upper.cpu().numpy()
+    arrays.update(trained_voice(run))
+    arrays["feature_mean"], arrays["feature_std"] = run.feature_mean, run.feature_std
+    arrays["track.pose"] = run.poses.matrices()
+    arrays["track.upper"] = run.upper.cpu().numpy()
     arrays["track.segments"] = played(obs.shots or [(0, m.frames)], m.train)
     arrays["box"] = np.array(m.box, np.int32)
     arrays.update(encode_layers(obs, c.size, progress))
@@ -88,29 +85,29 @@ def encode_layers(obs: Observations, size: int, progress=None) -> dict[str, np.n
 
 
 @torch.no_grad()
-def closed_mouth(trainer: Trainer) -> tuple[np.ndarray, np.ndarray]:
+def closed_mouth(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """Control vectors of a closed mouth: means over the training frames whose lips are nearest, [32] and [32].
 
     The face's comes from seen action units, so that a pause closes the lips even where speech alone would not.
     """
-    m = trainer.material
-    rows = trainer.trainable
+    m = run.material
+    rows = run.trainable
     rows = rows[m.gap[rows] <= np.percentile(m.gap[rows], 10)]
-    windows = trainer.windows(rows)
-    motion = trainer.face_net.motion(windows, trainer.upper[rows], trainer.explicit[rows], "vanilla")
-    return motion.c_f.mean(0).numpy(), trainer.mouth_net.speech(windows).mean(0).numpy()
+    windows = run.windows(rows)
+    motion = run.face_net.motion(windows, run.upper[rows], run.explicit[rows], "vanilla")
+    return motion.c_f.mean(0).numpy(), run.mouth_net.speech(windows).mean(0).numpy()
 
 
 @torch.no_grad()
-def trained_voice(trainer: Trainer) -> dict[str, np.ndarray]:
+def trained_voice(run: Run) -> dict[str, np.ndarray]:
     """What the controls of the trained voice are while it speaks: mean [32] of each, spread [2] (root of the summed
     variance). Pauses too short for the silence rule count as speech, as they do when the head is driven."""
-    m = trainer.material
-    rows = trainer.trainable
+    m = run.material
+    rows = run.trainable
     speaks = ~binary_opening(m.silent, np.ones(5))[rows]
     rows = rows[speaks] if speaks.any() else rows
-    windows = trainer.windows(rows)
-    motion = trainer.face_net.motion(windows, trainer.upper[rows], trainer.explicit[rows], "audio")
-    said = {"voice.c_f": motion.c_f.numpy(), "voice.mouth": trainer.mouth_net.speech(windows).numpy()}
+    windows = run.windows(rows)
+    motion = run.face_net.motion(windows, run.upper[rows], run.explicit[rows], "audio")
+    said = {"voice.c_f": motion.c_f.numpy(), "voice.mouth": run.mouth_net.speech(windows).numpy()}
     spread = np.array([np.sqrt(x.var(0).sum()) for x in said.values()], np.float32)
     return {k: x.mean(0) for k, x in said.items()} | {"voice.spread": spread}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,15 +11,13 @@ import torch
 from vocalface import media
 from vocalface.hmtalker.config import Config
 from vocalface.hmtalker.head import Head
+from vocalface.hmtalker.state import STAGES, Run
 from vocalface.metrics import image as image_metrics
 from vocalface.metrics import landmarks as landmark_metrics
 from vocalface.metrics import sync as sync_metrics
 from vocalface.observe import store
 from vocalface.training.report import strip
 from vocalface.types import AU_NAMES, LOWER_AUS, CropBox, Observations
-
-if TYPE_CHECKING:
-    from vocalface.hmtalker.train import Trainer
 
 ROWS = ("audio", "true_aus", "mouth_frozen", "undeformed", "shuffled_audio")
 
@@ -41,28 +38,26 @@ class Validation:
 
 
 @torch.no_grad()
-def controls(trainer: Trainer, rows: np.ndarray, row: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def controls(run: Run, rows: np.ndarray, row: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Control vectors c_f, mouth and upper AUs of frames `rows` for a comparison row."""
     used = rows
     if row == "shuffled_audio":
         used = np.random.default_rng(0).permutation(rows)
-    windows = trainer.windows(used)
+    windows = run.windows(used)
     path = "vanilla" if row == "true_aus" else "audio"
-    motion = trainer.face_net.motion(windows, trainer.upper[rows], trainer.explicit[rows], path)
-    c_f, mouth, upper = motion.c_f, trainer.mouth_net.speech(windows), trainer.upper[rows]
-    train = trainer.trainable
+    motion = run.face_net.motion(windows, run.upper[rows], run.explicit[rows], path)
+    c_f, mouth, upper = motion.c_f, run.mouth_net.speech(windows), run.upper[rows]
+    train = run.trainable
     if row in ("mouth_frozen", "undeformed"):
-        average = trainer.face_net.motion(
-            trainer.windows(train), trainer.upper[train], trainer.explicit[train], "audio"
-        )
+        average = run.face_net.motion(run.windows(train), run.upper[train], run.explicit[train], "audio")
         c_f = average.c_f.mean(0).expand_as(c_f)
-        mouth = trainer.mouth_net.speech(trainer.windows(train)).mean(0).expand_as(mouth)
+        mouth = run.mouth_net.speech(run.windows(train)).mean(0).expand_as(mouth)
     if row == "undeformed":
-        upper = trainer.upper[train].median(0).values.expand_as(upper)
+        upper = run.upper[train].median(0).values.expand_as(upper)
     return c_f, mouth, upper
 
 
-def validate(trainer: Trainer, obs: Observations, head: Head, progress=None) -> Validation:
+def validate(run: Run, obs: Observations, head: Head, progress=None) -> Validation:
     """Render the held-out frames in every row and measure them against the true video.
 
     Protocol: true torso and background behind the head; true pose and true upper face (except the row "undeformed"),
@@ -72,14 +67,14 @@ def validate(trainer: Trainer, obs: Observations, head: Head, progress=None) -> 
     from vocalface.hmtalker.drive import compose
     from vocalface.hmtalker.runtime import Runtime
 
-    m = trainer.material
+    m = run.material
     rows = np.arange(m.train, m.frames)
     if not len(rows):
         return Validation({}, {})
     runtime = Runtime(head)
-    size = trainer.config.size
+    size = run.config.size
     whole = CropBox(0, 0, obs.size)
-    control = {name: controls(trainer, rows, name) for name in ROWS}
+    control = {name: controls(run, rows, name) for name in ROWS}
     values: dict[str, dict[str, list[float]]] = {name: {} for name in ROWS}
     images: dict[str, list[np.ndarray]] = {"truth": [], "audio": [], "mouth_frozen": []}
     strips = []
@@ -119,28 +114,26 @@ def validate(trainer: Trainer, obs: Observations, head: Head, progress=None) -> 
         if part.any() and not part.all():  # what lips do in a pause, speech cannot tell
             for row, head_psnr in along.items():
                 table[row][f"psnr_head_{name}"] = float(head_psnr[part].mean())
-    said, seen = predicted_units(trainer, rows)
+    said, seen = predicted_units(run, rows)
     au_curves = {
         name: (seen[:, i], said[:, i]) for i, name in enumerate(LOWER_AUS) if name in ("AU25", "AU26", "AU12", "AU20")
     }
-    if trainer.config.explicit == "au":
+    if run.config.explicit == "au":
         for name in ("AU25", "AU26"):
             true, predicted = au_curves[name]
             r = landmark_metrics.correlation(true, predicted)
             table["audio"][f"{name.lower()}_corr"] = r if np.isfinite(r) else None
     opening = measure_lips(table, images, size)
     true26 = obs.track.action_units[rows][:, AU_NAMES.index("AU26")]
-    if "lag" not in table["audio"] and trainer.config.explicit == "au":
+    if "lag" not in table["audio"] and run.config.explicit == "au":
         table["audio"]["lag"] = sync_metrics.lag(true26, au_curves["AU26"][1])[0]
-    metrics = {"val": table["audio"], "rows": table, "protocol": protocol(trainer.config, len(rows))}
+    metrics = {"val": table["audio"], "rows": table, "protocol": protocol(run.config, len(rows))}
     with torch.no_grad():
-        listening = trainer.face_net.listening(trainer.face_net.regions(trainer.face))
-        alpha_mean = trainer.face_net.motion(
-            trainer.windows(rows), trainer.upper[rows], trainer.explicit[rows], "audio"
-        ).alpha.mean(0)
+        listening = run.face_net.listening(run.face_net.regions(run.face))
+        alpha_mean = run.face_net.motion(run.windows(rows), run.upper[rows], run.explicit[rows], "audio").alpha.mean(0)
         gate = (listening @ alpha_mean / (listening.sum(1) + 1e-9)).numpy()
     return Validation(
-        metrics, table, strips, au_curves, np.array(trainer.curves).reshape(-1, 4),
+        metrics, table, strips, au_curves, np.array(run.curves).reshape(-1, 4),
         gate_picture(runtime, head, gate, m, rows[0], control["audio"], size), opening, along, m.drift,
     )  # fmt: skip
 
@@ -158,10 +151,10 @@ def protocol(config: Config, frames: int) -> str:
 
 
 @torch.no_grad()
-def predicted_units(trainer: Trainer, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def predicted_units(run: Run, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lower AUs predicted from speech and seen, [T, 10] each."""
-    motion = trainer.face_net.motion(trainer.windows(rows), trainer.upper[rows], trainer.explicit[rows], "audio")
-    seen = trainer.explicit[rows].numpy()
+    motion = run.face_net.motion(run.windows(rows), run.upper[rows], run.explicit[rows], "audio")
+    seen = run.explicit[rows].numpy()
     return motion.c_ea[:, -seen.shape[1] :].numpy(), seen
 
 
@@ -219,7 +212,6 @@ def gate_picture(runtime, head: Head, gate: np.ndarray, m, row: int, control, si
 
 def write_report(result: Validation, head: Head, path: Path) -> Path:
     """report.html of a training: numbers, curves, held-out frames, gate map."""
-    from vocalface.hmtalker.train import STAGES
     from vocalface.training.report import Report
 
     report = Report(f"HM-Talker training: {path.stem.removesuffix('.report')}")
