@@ -22,7 +22,7 @@ from vocalface.sadtalker import checkpoints, fast, framing
 from vocalface.sadtalker.align import MODES, PASTED, Crop, PasteBack, aligned, crop_for, cut, landmarks_68
 from vocalface.sadtalker.coefficients import CROPPED, WHOLE, Settings, idle_windows, mel_windows, rows_of
 from vocalface.sadtalker.direction import LONGEST, blink_track, landmarks_of
-from vocalface.sadtalker.drive import Result, check_scales, heard, record
+from vocalface.sadtalker.drive import Result, check_scales, heard, written
 from vocalface.sadtalker.enhance import Enhancer
 from vocalface.sadtalker.expnet import EXPRESSIONS
 from vocalface.sadtalker.gaze import check as check_gaze
@@ -376,5 +376,5 @@ def animate(
         settings = replace(settings, lids=blink_track(landmarks_of(blink_from, search)))
     speaker = Speaker(networks, subject, settings, view, batch, precision)
     images = speaker.frames(None if speech is None else at_least(spoken), count, enhance)
-    made = record(images, output, speaker.width, speaker.height, speech, count, "published networks", progress)
-    return Result(*made, subject.faces, face)
+    size, chosen = (speaker.width, speaker.height), (subject.faces, face)
+    return written(images, output, size, speech, count, "published networks", chosen, progress)
