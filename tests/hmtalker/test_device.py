@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from vocalface.errors import DeviceError
+from vocalface.hmtalker import tracking
 from vocalface.hmtalker import train as training
 from vocalface.hmtalker.config import PRESETS
 from vocalface.hmtalker.data import prepare
@@ -39,7 +40,8 @@ def test_every_stage_runs_on_another_device_and_gives_what_the_cpu_gives(tmp_pat
         torch.nn.functional, "linear",
         lambda x, w, b=None: linear(x[None], w, b).squeeze(0) if x.dim() == 1 else linear(x, w, b),
     )  # fmt: skip
-    monkeypatch.setattr(training, "draw", partial(training.draw, backend="reference"))  # what a GPU draws with
+    for room in (training, tracking):
+        monkeypatch.setattr(room, "draw", partial(training.draw, backend="reference"))  # what a GPU draws with
     # in-place `out=` is beyond the stand-in; SSIM has tests of its own
     monkeypatch.setattr(training, "l1_dssim", lambda x, y, _: (x - y).square().mean())
     material = prepare(drawn.observations(tmp_path / "drawn"), SHORT, tmp_path / "work")

@@ -297,7 +297,7 @@ def test_densify_splits_clones_and_prunes():
 
 
 def test_matching_the_amplitude_spreads_shrunken_units_about_their_mean(material, monkeypatch):
-    monkeypatch.setattr(training, "foretold", lambda windows, units: units.numpy())  # the voice tells them all
+    monkeypatch.setattr(state, "foretold", lambda windows, units: units.numpy())  # the voice tells them all
     trainer = training.Trainer(material, TINY)
     last = trainer.face_net.mapper.layers[2]
     with torch.no_grad():
@@ -343,7 +343,7 @@ def test_units_that_speech_does_not_tell_stay_small(material, monkeypatch):
         told[:, 1] = np.random.default_rng(0).normal(size=len(told))
         return told
 
-    monkeypatch.setattr(training, "foretold", all_but_the_second)
+    monkeypatch.setattr(state, "foretold", all_but_the_second)
     trainer = training.Trainer(material, TINY)
     trainer.explicit[:, [1, -2]] = 2 + 3 * torch.randn(len(trainer.explicit), 2, generator=torch.manual_seed(1))
     last = trainer.face_net.mapper.layers[2]
