@@ -1,5 +1,6 @@
 """The open motion networks: a stream is the file, nothing is heard too early, heads live, lips close."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -246,6 +247,9 @@ def test_training_of_expnet_learns_a_relation_and_the_numpy_twin_agrees():
     own = [(x, np.where(np.arange(10) < 2, y, np.nan)) for x, y in pairs[:2]]  # a corpus that knows two motions
     tensors, figures = open_expnet.fit(pairs[1:], own, pairs[:1], config, 0)
     assert figures["r"]["jaw"] > 0.6 and tensors["head.weight"].shape == (10, 16, 1)
+    still = [(x, np.zeros_like(y)) for x, y in pairs[:1]]  # held-out lips that rest: a figure all the same
+    figures = open_expnet.fit(pairs[1:], [], still, replace(config, steps=1), 0)[1]
+    assert set(figures["r"].values()) == {0.0}
 
 
 def test_training_of_posevae_runs_and_the_numpy_twin_agrees(tmp_path):

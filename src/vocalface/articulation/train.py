@@ -159,7 +159,7 @@ def _fit(corpus, held_out: set[int], config: ArticulationConfig, rng, tell):
         y = (y - mean[:, None]) / std[:, None]
         _, motions, logits = network(torch.from_numpy(x))
         target = torch.from_numpy(y.astype(np.float32))
-        loss = F.mse_loss(motions, target) + config.correlation * (1 - _correlation(motions, target).mean())
+        loss = F.mse_loss(motions, target) + config.correlation * (1 - correlation(motions, target).mean())
         loss = loss + config.phones * F.cross_entropy(logits, torch.from_numpy(phone))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -203,7 +203,7 @@ def _mask(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return x
 
 
-def _correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Pearson's r over the last axis."""
     a = a - a.mean(-1, keepdim=True)
     b = b - b.mean(-1, keepdim=True)
@@ -220,11 +220,12 @@ def _validate(network: ArticulationNet, scale, corpus: _Corpus, held_out, config
         right += int((logits[0].argmax(0).numpy() == corpus.phones[i]).sum())
         count += len(corpus.phones[i])
     predicted, true = np.concatenate(predicted), np.concatenate(true)
-    r = {name: round(_pearson(predicted[:, k], true[:, k]), 3) for k, name in enumerate(MOTIONS)}
+    r = {name: round(pearson(predicted[:, k], true[:, k]), 3) for k, name in enumerate(MOTIONS)}
     return {"r": r, "phone_accuracy": round(right / count, 3)}
 
 
-def _pearson(a: np.ndarray, b: np.ndarray) -> float:
+def pearson(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's r of two rows; 0 where one of them is constant."""
     a, b = a - a.mean(), b - b.mean()
     return float((a * b).sum() / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-9))
 

@@ -163,6 +163,7 @@ def fit(
     import torch.nn.functional as F
     from torch import nn
 
+    from vocalface.articulation.train import correlation, pearson
     from vocalface.sadtalker.open_run import one_cycle, run
 
     class Net(nn.Module):
@@ -214,7 +215,7 @@ def fit(
     made.after, made.before = config.ahead, 2 * RADIUS - config.ahead
     guesses = np.concatenate([made(speech) for speech, _ in held_out])
     truth = np.concatenate([lips for _, lips in held_out])
-    r = {name: round(float(np.corrcoef(guesses[:, k], truth[:, k])[0, 1]), 3) for k, name in enumerate(MOTIONS)}
+    r = {name: round(pearson(guesses[:, k], truth[:, k]), 3) for k, name in enumerate(MOTIONS)}
     return tensors, {"r": r, "loss": round(kept["loss"], 3)}
 
 
@@ -230,9 +231,3 @@ def _batch(pairs: Sequence[Pair], corpus: Sequence[Pair], config: ExpNetConfig, 
         xs.append(speech[np.clip(at, 0, len(speech) - 1)].T)
         ys.append(lips[np.clip(at[before : before + config.frames], 0, len(lips) - 1)].T)
     return np.stack(xs), np.stack(ys)
-
-
-def correlation(a, b):
-    """Pearson's r over the last axis of two tensors."""
-    a, b = a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True)
-    return (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1) + 1e-3)
